@@ -1,0 +1,1 @@
+"""Offline work: data, training, evaluation, audits. Nothing that serves imports it."""

@@ -1,0 +1,133 @@
+"""Token batches of an epoch, the same for the same seed: what makes a resumed run exact.
+
+`encode` lays a dialogue out as the gateway does, with the mask of what is learned: the assistant's tokens and the
+`<|end|>` after them, nothing else. Batches are grouped by length and padded on the right; nothing is packed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from finetune.hhh import augment
+from finetune.hhh.corpus import Dialogue
+from gateway.upstream.layout import ASSISTANT, BOS, CONTROLS, END, PAD, Layout
+
+IGNORED = -100
+# A route that misses must do no harm: some advice and refusals are also learned behind <|comply|>.
+MISROUTED = 0.12
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Ids, and for each whether it is learned."""
+
+    ids: list[int]
+    learned: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """[rows, tokens] each; `labels` are the ids, `IGNORED` where nothing is learned."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+
+
+def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int) -> Example:
+    """A dialogue as it stands, cut at `context` tokens."""
+    ids, learned = [layout.ids[BOS]], [False]
+
+    def add(tokens: list[int], learn: bool) -> None:
+        ids.extend(tokens)
+        learned.extend([learn] * len(tokens))
+
+    if system:
+        add(layout.turn("system", system), False)
+    last = len(dialogue.turns) - 1
+    for i, text in enumerate(dialogue.turns):
+        if i % 2:
+            control = dialogue.control if i == last else "comply"
+            add([layout.ids[ASSISTANT], layout.ids[CONTROLS[control]]], False)
+            add([*layout.text(text), layout.ids[END]], True)
+        else:
+            add(layout.turn("user", text), False)
+    return Example(ids[:context], learned[:context])
+
+
+def dialogues(layout: Layout, rows: list[Dialogue], draw: random.Random, context: int) -> list[Example]:
+    """Every row once, its questions changed a little."""
+    examples = []
+    for row in rows:
+        turns = tuple(text if i % 2 else augment.question(text, draw) for i, text in enumerate(row.turns))
+        control = "comply" if draw.random() < MISROUTED else row.control
+        changed = Dialogue(row.row, control, row.category, turns, row.ask)
+        examples.append(encode(layout, changed, system=augment.system(control, draw), context=context))
+    return examples
+
+
+def plain(layout: Layout, texts: Iterable[str], context: int) -> list[Example]:
+    """Texts to model from end to end, for pre-training."""
+    examples = []
+    for text in texts:
+        ids = [layout.ids[BOS], *layout.text(text), layout.ids[END]][:context]
+        examples.append(Example(ids, [False] + [True] * (len(ids) - 1)))
+    return examples
+
+
+def collate(examples: list[Example], pad: int) -> Batch:
+    width = max(len(example.ids) for example in examples)
+    ids = torch.full((len(examples), width), pad, dtype=torch.long)
+    labels = torch.full((len(examples), width), IGNORED, dtype=torch.long)
+    for i, example in enumerate(examples):
+        row = torch.tensor(example.ids)
+        ids[i, : len(row)] = row
+        labels[i, : len(row)] = torch.where(torch.tensor(example.learned), row, IGNORED)
+    return Batch(ids, labels)
+
+
+def group(examples: list[Example], batch_tokens: int, draw: random.Random) -> list[list[Example]]:
+    """Batches of similar lengths, at most `batch_tokens` padded tokens each, in random order."""
+    ordered = sorted(examples, key=lambda example: len(example.ids) + 8 * draw.random())
+    batches: list[list[Example]] = []
+    current: list[Example] = []
+    width = 0
+    for example in ordered:
+        width = max(width, len(example.ids))
+        if current and width * (len(current) + 1) > batch_tokens:
+            batches.append(current)
+            current, width = [], len(example.ids)
+        current.append(example)
+    if current:
+        batches.append(current)
+    draw.shuffle(batches)
+    return batches
+
+
+class Epochs:
+    """The batches of each epoch of each phase, built when asked for."""
+
+    def __init__(
+        self, layout: Layout, train: list[Dialogue], helpers: list[str], *, seed: int, batch_tokens: int, context: int
+    ) -> None:
+        self.layout = layout
+        self.train = train
+        self.helpers = helpers
+        self.seed = seed
+        self.batch_tokens = batch_tokens
+        self.context = context
+
+    def batches(self, phase: str, epoch: int) -> list[list[Example]]:
+        draw = random.Random(f"{self.seed}:{phase}:{epoch}")
+        if phase == "pretrain":
+            texts = [*self.helpers, *(turn for row in self.train if row.ask == 0 for turn in row.turns)]
+            examples = plain(self.layout, texts, self.context)
+        else:
+            examples = dialogues(self.layout, self.train, draw, self.context)
+        return group(examples, self.batch_tokens, draw)
+
+    def collate(self, examples: list[Example]) -> Batch:
+        return collate(examples, self.layout.ids[PAD])

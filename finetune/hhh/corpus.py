@@ -1,0 +1,159 @@
+"""The texts of a run and where each came from: authored dialogues, and helper texts for pre-training.
+
+Reads files and splits them. It does not tokenize, and it copies nothing of the shared set into the repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.hhh.recipe import Data
+
+LICENCES = {
+    "authored": "Apache-2.0 (written for this repository)",
+    "banking77": "CC-BY-4.0",
+    "clinc150": "CC-BY-3.0",
+    "hwu64": "CC-BY-4.0",
+    "gsm8k": "MIT",
+    "tatqa-questions": "CC-BY-4.0",
+    "self-instruct-seeds": "Apache-2.0",
+    "mtbench-vicuna": "Apache-2.0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One way through an authored row: alternating user and assistant texts, the user's first."""
+
+    row: str
+    control: str
+    category: str
+    turns: tuple[str, ...]
+    ask: int = 0
+
+    @property
+    def question(self) -> str:
+        return self.turns[0]
+
+    @property
+    def answer(self) -> str:
+        return self.turns[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file that went in."""
+
+    name: str
+    rows: int
+    sha256: str
+    licence: str
+
+
+@dataclass(slots=True)
+class Corpus:
+    """`train`; `dev_rows`, whose rows are not in `train` at all; `dev_asks`, whose answers are but phrasings are not."""
+
+    train: list[Dialogue] = field(default_factory=list)
+    dev_rows: list[Dialogue] = field(default_factory=list)
+    dev_asks: list[Dialogue] = field(default_factory=list)
+    helpers: list[str] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def texts(self) -> Iterable[str]:
+        """What the tokenizer learns from; the authored turns count more than the helpers."""
+        for dialogue in self.train:
+            yield from dialogue.turns
+            for text in dialogue.turns[::2]:
+                yield text.lower()
+        yield from self.helpers
+
+    def manifest(self) -> dict[str, Any]:
+        return {
+            "sources": [
+                {"source": s.name, "rows": s.rows, "sha256": s.sha256, "licence": s.licence} for s in self.sources
+            ],
+            "missing": self.missing,
+            "dialogues": {"train": len(self.train), "dev_rows": len(self.dev_rows), "dev_asks": len(self.dev_asks)},
+            "rows_in_training": len({d.row for d in self.train}),
+        }
+
+
+def read(recipe: Data, seed: int) -> Corpus:
+    """The corpus of a recipe. Raises `ValueError`, naming file and line, for an authored row that is malformed."""
+    corpus = Corpus()
+    for path in sorted(recipe.authored.glob("*.jsonl")):
+        rows = [_dialogues(line, f"{path}:{number}") for number, line in _lines(path)]
+        for dialogues in rows:
+            _split(corpus, dialogues, recipe, seed)
+        corpus.sources.append(Source(f"authored/{path.name}", len(rows), digest(path), LICENCES["authored"]))
+    if not corpus.train:
+        raise ValueError(f"{recipe.authored}: no dialogues")
+    for name in recipe.helpers:
+        path = recipe.shared / "classification" / f"{name}.jsonl"
+        if not path.is_file():
+            corpus.missing.append(name)
+            continue
+        texts = _benign(path, recipe.helper_rows, seed)
+        corpus.helpers.extend(texts)
+        corpus.sources.append(Source(f"shared/{name}", len(texts), digest(path), LICENCES.get(name, "unknown")))
+    return corpus
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _lines(path: Path) -> Iterable[tuple[int, str]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, line
+
+
+def _dialogues(line: str, where: str) -> list[Dialogue]:
+    """A row as the dialogues it stands for: one per phrasing of the first question."""
+    try:
+        row = json.loads(line)
+        messages = row["messages"]
+        turns = [str(message["content"]).strip() for message in messages]
+        roles = [message["role"] for message in messages]
+        phrasings = [turns[0], *(str(ask).strip() for ask in row.get("asks", ()))]
+        control, identity, category = row["control"], str(row["id"]), str(row["category"])
+    except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from None
+    if control not in ("comply", "advise", "refuse"):
+        raise ValueError(f"{where}: unknown control {control!r}")
+    if len(turns) % 2 or roles != ["user", "assistant"] * (len(turns) // 2) or not all(turns):
+        raise ValueError(f"{where}: turns do not alternate between user and assistant")
+    distinct = list(dict.fromkeys(phrasing for phrasing in phrasings if phrasing))
+    return [Dialogue(identity, control, category, (ask, *turns[1:]), i) for i, ask in enumerate(distinct)]
+
+
+def _split(corpus: Corpus, dialogues: list[Dialogue], recipe: Data, seed: int) -> None:
+    """Decided by a hash of the row's id, so that a row stays on its side as the files grow."""
+    draw = random.Random(f"{seed}:{dialogues[0].row}")
+    if draw.random() < recipe.dev_rows:
+        corpus.dev_rows.extend(dialogues)
+        return
+    if len(dialogues) > 2 and draw.random() < recipe.dev_asks:
+        corpus.dev_asks.append(dialogues.pop(draw.randrange(1, len(dialogues))))
+    corpus.train.extend(dialogues)
+
+
+def _benign(path: Path, most: int, seed: int) -> list[str]:
+    texts = []
+    for _, line in _lines(path):
+        row = json.loads(line)
+        if row.get("label") == "safe" and row.get("triage", "benign") == "benign" and len(row["text"]) <= 1_200:
+            texts.append(" ".join(row["text"].split()))
+    texts = list(dict.fromkeys(texts))
+    random.Random(f"{seed}:{path.name}").shuffle(texts)
+    return texts[:most]

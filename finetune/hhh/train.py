@@ -1,0 +1,226 @@
+"""python -m finetune.hhh.train --recipe finetune/recipes/hhh-embedded.yaml [--resume]
+
+Trains the embedded model: a short phase of plain language modelling, then dialogues with the loss on the assistant's
+tokens only. A plain PyTorch loop and not a Trainer, because the schedule must end with a wall-clock budget, and a
+resumed run must see the same batches: both are a few lines here. One process, CPU; it does not export.
+
+A run's folder: recipe.json, manifest.json (data), tokenizer/, metrics.jsonl, samples.jsonl, checkpoint.pt, model/ and
+result.json at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from finetune.hhh import corpus as texts
+from finetune.hhh import measure, recipe, tokenizer
+from finetune.hhh import model as network
+from finetune.hhh.batches import Batch, Epochs
+from gateway.upstream.layout import Layout
+
+
+@dataclass(slots=True)
+class State:
+    """Where a run is. With the weights and the optimizer this is all that resuming needs."""
+
+    phase: str = "pretrain"
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    tokens: int = 0
+    learned: int = 0
+    seconds: float = 0.0
+
+    def progress(self, settings: recipe.Training) -> float:
+        """0 to 1: steps or minutes, whichever is further."""
+        return min(1.0, max(self.step / settings.max_steps, self.seconds / (60 * settings.max_minutes)))
+
+
+def rate(state: State, settings: recipe.Training) -> float:
+    """Linear warm-up, then a cosine down to `final_rate`."""
+    warm = min(1.0, (state.step + 1) / max(1, settings.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * state.progress(settings)))
+    return settings.learning_rate * warm * (settings.final_rate + (1 - settings.final_rate) * cosine)
+
+
+class Run:
+    """One run in its folder: data, model, optimizer and state."""
+
+    def __init__(self, chosen: recipe.Recipe, resume: bool) -> None:
+        self.recipe = chosen
+        self.settings = chosen.training
+        torch.set_num_threads(self.settings.threads)
+        self.folder = chosen.runs / chosen.name
+        kept = self.folder / "checkpoint.pt"
+        if resume and not kept.is_file():
+            raise FileNotFoundError(f"{kept}: nothing to resume")
+        self.corpus = texts.read(chosen.data, self.settings.seed)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "tokenizer" / "tokenizer.json"
+        if not resume:
+            trained = tokenizer.train(self.corpus.texts(), chosen.model.vocabulary)
+            tokenizer.save(trained, file.parent, chosen.model.context)
+            for name in ("metrics.jsonl", "samples.jsonl", "result.json", "checkpoint.pt"):
+                (self.folder / name).unlink(missing_ok=True)
+        self.layout = Layout(tokenizer.load(file))
+        self.model = network.build(chosen.model, self.layout, self.settings.seed)
+        self.optimizer = self._optimizer()
+        self.state = State()
+        if resume:
+            self._restore(kept)
+        self._write("recipe.json", chosen.model_dump(mode="json"))
+        self._write("manifest.json", self.corpus.manifest())
+        self.epochs = Epochs(
+            self.layout,
+            self.corpus.train,
+            self.corpus.helpers,
+            seed=self.settings.seed,
+            batch_tokens=self.settings.batch_tokens,
+            context=chosen.model.context,
+        )
+
+    def train(self) -> Path:
+        """Until the schedule ends. Returns the run's folder."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, refresh_per_second=1) as bar:
+            task = bar.add_task("starting", total=1.0)
+            evaluated = saved = self.state.seconds
+            while self.state.progress(self.settings) < 1:
+                for loss in self._epoch():
+                    bar.update(task, completed=self.state.progress(self.settings), description=self._line(loss))
+                    if self.state.seconds - evaluated > 60 * self.settings.evaluate_minutes:
+                        self.evaluate()
+                        evaluated = self.state.seconds
+                    if self.state.seconds - saved > 60 * self.settings.checkpoint_minutes:
+                        self.save()
+                        saved = self.state.seconds
+        self.save()
+        return self.finish()
+
+    def _epoch(self) -> Any:
+        """The rest of the current epoch, a step at a time; ends early with the schedule or the phase."""
+        state, settings = self.state, self.settings
+        began = time.perf_counter()
+        if state.phase == "pretrain" and state.progress(settings) >= settings.pretrain_share:
+            state.phase, state.epoch, state.batch = "dialogues", 0, 0
+        batches = self.epochs.batches(state.phase, state.epoch)
+        state.seconds += time.perf_counter() - began
+        for examples in batches[state.batch :]:
+            began = time.perf_counter()
+            batch = self.epochs.collate(examples)
+            loss, learned = self._step(batch)
+            state.batch += 1
+            state.step += 1
+            state.tokens += int((batch.ids != self.layout.tokenizer.token_to_id("<|pad|>")).sum())
+            state.learned += learned
+            state.seconds += time.perf_counter() - began
+            self._log({"loss": round(loss, 6), "rate": rate(state, settings)})
+            yield loss
+            if state.progress(settings) >= 1:
+                return
+            if state.phase == "pretrain" and state.progress(settings) >= settings.pretrain_share:
+                return
+        state.epoch, state.batch = state.epoch + 1, 0
+
+    def _step(self, batch: Batch) -> tuple[float, int]:
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(self.state, self.settings)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
+            total, learned = network.loss(self.model, batch)
+        loss = total / max(1, learned)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(loss), learned
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        decayed = [p for p in self.model.parameters() if p.ndim >= 2]
+        rest = [p for p in self.model.parameters() if p.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.95), fused=True)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Dev losses into metrics.jsonl, replies into samples.jsonl."""
+        context = self.recipe.model.context
+        losses = {
+            name: round(measure.dev_loss(self.model, self.layout, rows, context), 4)
+            for name, rows in (("dev_rows", self.corpus.dev_rows), ("dev_asks", self.corpus.dev_asks))
+        }
+        self._log({"evaluation": losses})
+        with (self.folder / "samples.jsonl").open("a", encoding="utf-8") as out:
+            for sample in measure.samples(self.model, self.layout, context):
+                out.write(json.dumps({"step": self.state.step, **sample}) + "\n")
+        return losses
+
+    def save(self) -> None:
+        """A checkpoint that replaces the last one only when it is whole."""
+        kept = self.folder / "checkpoint.pt"
+        fresh = kept.with_suffix(".part")
+        torch.save(
+            {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "state": asdict(self.state)},
+            fresh,
+        )
+        fresh.replace(kept)
+        self.model.save_pretrained(str(self.folder / "model"))
+
+    def _restore(self, kept: Path) -> None:
+        held = torch.load(kept, weights_only=True)
+        self.model.load_state_dict(held["model"])
+        self.optimizer.load_state_dict(held["optimizer"])
+        self.state = State(**held["state"])
+
+    def finish(self) -> Path:
+        context = self.recipe.model.context
+        result = {
+            "parameters": network.size(self.model),
+            **asdict(self.state),
+            "dev_loss": self.evaluate(),
+            "recall": {
+                "dev_asks": measure.recall(self.model, self.layout, self.corpus.dev_asks, context),
+                "dev_rows": measure.recall(self.model, self.layout, self.corpus.dev_rows, context, most=60),
+            },
+        }
+        self._write("result.json", result)
+        return self.folder
+
+    def _line(self, loss: float) -> str:
+        state = self.state
+        speed = state.tokens / max(state.seconds, 1e-9)
+        return f"{state.phase} epoch {state.epoch} step {state.step} loss {loss:.3f} {speed:,.0f} tokens/s"
+
+    def _log(self, values: dict[str, Any]) -> None:
+        state = self.state
+        row = {"phase": state.phase, "epoch": state.epoch, "step": state.step, "tokens": state.tokens, **values}
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps({**row, "seconds": round(state.seconds, 1)}) + "\n")
+
+    def _write(self, name: str, value: Any) -> None:
+        (self.folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def run(recipe_path: Path, resume: bool = False) -> Path:
+    """Train by a recipe; returns the run's folder. Raises `RecipeError`, or `ValueError` for malformed data."""
+    return Run(recipe.read(recipe_path), resume).train()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the embedded HHH model.")
+    parser.add_argument("--recipe", type=Path, default=Path("finetune/recipes/hhh-embedded.yaml"))
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    options = parser.parse_args()
+    print(run(options.recipe, options.resume))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The triage classifier, offline: data, training, export, evaluation."""

@@ -1,0 +1,179 @@
+"""From public sets and our own rows to a training and a dev split.
+
+Dev is never seen in training: whole public sources, and a share of each author's rows, taken by pair, so that a pair's
+halves stay together. Public rows are read where they lie; nothing of them is written into the repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from classifiers.text import normalise
+from finetune.triage import sources
+from finetune.triage.recipe import Data
+from finetune.triage.row import Row
+
+# What a dialogue's category says about regulated advice; a prefix that is not here leaves the category open.
+_ADVICE = {
+    "investing": "investment", "debt": "credit", "cards": "credit", "mortgage": "credit", "loans": "credit",
+    "insurance": "insurance", "tax": "tax", "pension": "pension", "property": "real_estate",
+}  # fmt: skip
+_REFUSED = {
+    "harm.phishing": "fraud", "harm.card_theft": "fraud", "harm.loan_fraud": "fraud", "harm.romance": "fraud",
+    "harm.kyc": "money_laundering", "harm.laundering": "money_laundering",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """`manifest` lists every file: rows, rows used, sha256, split."""
+
+    train: list[Row]
+    dev: list[Row]
+    manifest: list[dict[str, Any]]
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
+
+
+def share(key: str) -> float:
+    """A stable number in [0, 1) for a key."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32
+
+
+def build(data: Data, seed: int) -> Split:
+    """Both splits, in a fixed order for a seed; texts that are in dev are dropped from training."""
+    train: list[Row] = []
+    dev: list[Row] = []
+    manifest: list[dict[str, Any]] = []
+    for name, settings in data.sources.items():
+        path = data.public_dir / f"{name}.jsonl"
+        rows = [row for source in read_jsonl(path) if (row := sources.RULES[name](source)) is not None]
+        taken = _capped(rows, settings.cap, random.Random(f"{seed}:{name}"))
+        (dev if settings.held_out else train).extend(taken)
+        manifest.append(_entry(path, len(rows), len(taken), "dev" if settings.held_out else "train"))
+    own: list[Row] = []
+    for path in [*data.authored, *data.dialogues]:
+        read = _dialogues if path in data.dialogues else _authored
+        held: list[Row] = []
+        kept: list[Row] = []
+        for key, row in read(path):
+            (held if share(key) < data.held_out_share else kept).append(row)
+        own += kept
+        dev += held
+        manifest.append(_entry(path, len(kept) + len(held), len(kept) + len(held), f"{len(held)} rows dev, rest train"))
+    rng = random.Random(seed)
+    train += _composed(own + train, data.composed, rng)
+    train += _repeated(own, data.authored_repeat, rng)
+    seen = {_key(row) for row in dev}
+    return Split([row for row in train if _key(row) not in seen], _unique(dev), manifest)
+
+
+def _capped(rows: list[Row], cap: int, rng: random.Random) -> list[Row]:
+    """At most `cap` rows, labels in turn, so that a cap does not starve the rarer label of a source."""
+    by_label: dict[Any, list[Row]] = {}
+    for row in _unique(rows):
+        by_label.setdefault((row.label, row.toxicity), []).append(row)
+    for group in by_label.values():
+        rng.shuffle(group)
+    taken: list[Row] = []
+    while len(taken) < cap and any(by_label.values()):
+        for group in by_label.values():
+            if group and len(taken) < cap:
+                taken.append(group.pop())
+    return taken
+
+
+def _authored(path: Path) -> Iterator[tuple[str, Row]]:
+    source = f"authored-{path.stem}"
+    for row in read_jsonl(path):
+        label, category = row["label"], row["category"]
+        calm = 0.0 if label in ("benign", "regulated_advice") else None
+        yield (
+            row.get("pair_id") or row["id"],
+            Row(row["text"], label, "benign" if label == "benign" else category, calm, source),
+        )
+
+
+def _dialogues(path: Path) -> Iterator[tuple[str, Row]]:
+    """First messages and asks. A refused one is used only where its category says what it is."""
+    source = f"dialogues-{path.stem}"
+    for row in read_jsonl(path):
+        if row["control"] == "comply":
+            label, category = "benign", "benign"
+        elif row["control"] == "advise":
+            known = "crypto" if "crypto" in row["category"] else _ADVICE.get(row["category"].split(".")[0])
+            label, category = "regulated_advice", known and f"regulated_advice.{known}"
+        else:
+            known = _REFUSED.get(row["category"])
+            if known is None:
+                continue
+            label, category = "harmful", f"harmful.{known}"
+        for text in [row["messages"][0]["content"], *row["asks"]]:
+            yield row["id"], Row(text, label, category, 0.0 if label != "harmful" else None, source)
+
+
+def _repeated(rows: list[Row], times: int, rng: random.Random) -> list[Row]:
+    """Authored rows `times` over; copies after the first typed as people type: no capitals, no final mark."""
+    out = list(rows)
+    for _ in range(times - 1):
+        for row in rows:
+            if row.source.startswith("authored"):
+                out.append(replace(row, text=_retyped(row.text, rng)))
+    return out
+
+
+def _retyped(text: str, rng: random.Random) -> str:
+    roll = rng.random()
+    if roll < 0.3:
+        return text.lower()
+    if roll < 0.45:
+        return text.rstrip(".?! ")
+    if roll < 0.6:
+        return f"{rng.choice(('Hi, ', 'hello. ', 'Hey ', 'Please: ', 'quick question: ', 'So, '))}{text}"
+    if roll < 0.7:
+        return f"{text} {rng.choice(('Thanks!', 'thank you', 'please', 'Any help is welcome.', '??'))}"
+    return text
+
+
+def _composed(rows: list[Row], count: int, rng: random.Random) -> list[Row]:
+    """A row between harmless ones, as in a long message or a document; the same number all harmless."""
+    harmless = [row for row in rows if row.label == "benign" and 30 < len(row.text) < 400]
+    payloads = [row for row in rows if row.label not in (None, "benign") and len(row.text) < 300]
+    by_label: dict[str, list[Row]] = {}
+    for row in payloads:
+        by_label.setdefault(str(row.label), []).append(row)
+    if not harmless or not by_label:
+        return []
+    made: list[Row] = []
+    for _ in range(count):
+        payload = rng.choice(by_label[rng.choice(sorted(by_label))])
+        for core in (payload, rng.choice(harmless)):
+            around = [row.text for row in rng.choices(harmless, k=rng.choice((1, 1, 2, 3)))]
+            around.insert(rng.randrange(len(around) + 1), core.text)
+            text = rng.choice((" ", "\n", "\n\n")).join(around)
+            made.append(Row(text, core.label, core.category, core.toxicity, f"composed-{core.label}"))
+    return made
+
+
+def _key(row: Row) -> str:
+    return normalise(row.text).lower()
+
+
+def _unique(rows: list[Row]) -> list[Row]:
+    return list({_key(row): row for row in rows}.values())
+
+
+def _entry(path: Path, rows: int, used: int, split: str) -> dict[str, Any]:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"file": path.name, "usable_rows": rows, "used_rows": used, "split": split, "sha256": digest}

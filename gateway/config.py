@@ -1,0 +1,185 @@
+"""One frozen configuration. Flags > environment (`HHH_`, `__` for nesting) > `config.yaml` > defaults.
+
+Nothing else in the gateway reads the environment. Secrets are never values here: a setting that ends in `_env` names
+the environment variable that holds one, and `secret()` reads it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
+
+from gateway.errors import ConfigError
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Timeout(Section):
+    connect_seconds: float = Field(5, gt=0, description="To open a connection to the model server.")
+    first_byte_seconds: float = Field(60, gt=0, description="From the request to the first byte of the reply.")
+    total_seconds: float = Field(600, gt=0, description="The whole reply, streamed or not.")
+
+
+class Breaker(Section):
+    failures: int = Field(5, ge=1, description="Failures in a row after which the breaker opens.")
+    reset_seconds: float = Field(10, gt=0, description="How long it stays open before one request may try again.")
+
+
+class Upstream(Section):
+    kind: Literal["local", "remote"] = Field(
+        "local", description="`local` runs a model in process; `remote` as soon as `base_url` is set."
+    )
+    model: str | None = Field(
+        None,
+        description="For local: null is the embedded model, else a folder or hub id for transformers. "
+        "For remote: the name to send (null: what the client asked for).",
+    )
+    base_url: str | None = Field(None, description="An OpenAI-compatible server, with its `/v1`.")
+    api_key_env: str | None = Field(None, description="The name of the variable that holds the upstream's key.")
+    timeout: Timeout = Timeout()
+    retries: int = Field(2, ge=0, le=5, description="Retries of a remote call, only before its first byte.")
+    breaker: Breaker = Breaker()
+    max_batch: int = Field(8, ge=1, description="Chats that a local model generates at once.")
+    threads: int = Field(0, ge=0, description="Threads of a local model; 0: the cores less one, at least one.")
+
+    def cores(self) -> int:
+        """The threads of a local model, counted."""
+        return self.threads or max(1, (os.cpu_count() or 1) - 1)
+
+
+class Triage(Section):
+    weights: Path | None = Field(None, description="A folder of triage weights; null: the shipped ones.")
+    threads: int = Field(1, ge=1, description="Threads of the classifier.")
+    max_batch: int = Field(16, ge=1, description="Messages classified together when they arrive together.")
+    memory: int = Field(20_000, ge=0, description="Verdicts remembered, by message hash and policy version.")
+    timeout_seconds: float = Field(2, gt=0, description="Longer than this, and triage counts as failed.")
+
+
+class Limits(Section):
+    body_bytes: int = Field(10 * 1024 * 1024, gt=0, description="Largest request body; over it: 413.")
+    messages: int = Field(1_000, gt=0, description="Most messages in one request; over it: 413.")
+    characters: int = Field(1_000_000, gt=0, description="Most characters of text in one request; over it: 413.")
+
+
+class Config(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(env_prefix="HHH_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to bind; only loopback while no client key is configured.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to bind.")
+    rails_dir: Path = Field(Path("rails"), description="One folder per policy.")
+    policy: str = Field("finance", description="The default policy.")
+    upstream: Upstream = Upstream()
+    triage: Triage = Triage()
+    limits: Limits = Limits()
+    client_keys_env: str | None = Field(
+        None,
+        description="The name of the variable with the accepted client keys, comma-separated. "
+        "Null: no key is asked for, and the gateway binds to loopback only.",
+    )
+    drain_seconds: float = Field(
+        2, ge=0, description="After SIGTERM: how long /readyz says 503 while requests are still taken."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Of the JSON log on stderr.")
+
+    @field_validator("upstream", mode="after")
+    @classmethod
+    def _remote_when_addressed(cls, upstream: Upstream) -> Upstream:
+        if upstream.base_url is not None:
+            return upstream.model_copy(update={"kind": "remote", "base_url": upstream.base_url.rstrip("/")})
+        if upstream.kind == "remote":
+            raise ValueError("kind is remote, but base_url is not set")
+        return upstream
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+    def policies(self) -> Path:
+        """The folder of policies: `rails_dir`, or the shipped ones when the default is not there."""
+        if self.rails_dir == Path("rails") and not self.rails_dir.is_dir():
+            return Path(__file__).resolve().parent.parent / "rails"
+        return self.rails_dir
+
+    def client_keys(self) -> tuple[str, ...]:
+        """The accepted keys; empty when none are configured."""
+        if self.client_keys_env is None:
+            return ()
+        keys = tuple(key.strip() for key in secret(self.client_keys_env).split(",") if key.strip())
+        if not keys:
+            raise ConfigError(f"client_keys_env: the variable {self.client_keys_env} holds no key")
+        return keys
+
+
+def load(path: Path | None = None, **flags: Any) -> Config:
+    """Read the configuration.
+
+    `path` is the YAML file (none is read unless named); `flags` override everything where they are not None.
+    Raises `ConfigError` naming the file and the key.
+    """
+    if path is not None:
+        read_yaml(path)
+
+    class Loaded(Config):
+        model_config = SettingsConfigDict(yaml_file=path)
+
+    try:
+        config = Loaded(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "config"
+        raise ConfigError(f"{path or 'configuration'}: {key} - {first['msg']}") from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from None
+    if not config.client_keys() and config.host not in LOOPBACK:
+        raise ConfigError(
+            f"host: {config.host} is not loopback, and no client keys are configured. "
+            "Set client_keys_env, or bind to 127.0.0.1."
+        )
+    return config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping from a file; `ConfigError` when it is missing, no YAML, or no mapping."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: a mapping is expected at the top")
+    return value
+
+
+def secret(variable: str) -> str:
+    """The value of an environment variable that a setting names; `ConfigError` when it is not set."""
+    value = os.environ.get(variable)
+    if value is None:
+        raise ConfigError(f"the environment variable {variable} is not set, but the configuration names it")
+    return value

@@ -1,0 +1,111 @@
+"""What can go wrong, as one tree. `gateway.http.errors` turns each leaf into an HTTP reply.
+
+GatewayError
+  ClientError            the request is at fault
+    BadRequest           malformed or invalid
+    TooLarge             over a budget
+    Unauthorized         no valid client key
+    NotFound             no such route or object
+    ModelNotFound        no such model here
+  RailFailed             a rail raised or timed out, and its fail mode is closed
+  Draining               the gateway is shutting down or not ready
+  UpstreamError          the model behind us is at fault
+    UpstreamUnavailable  connection refused, reset, breaker open
+    UpstreamTimeout      no answer in time
+    UpstreamRejected     it answered with an error status
+    UpstreamBroken       it died mid-reply or answered with something that is no completion
+ConfigError              the configuration or a policy is wrong (never reaches a client)
+
+A block is not an error: see `gateway.guard.verdict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class GatewayError(Exception):
+    """Base of everything that becomes an HTTP error. `message` is safe to show to a client."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class ClientError(GatewayError):
+    """The request is at fault."""
+
+
+class BadRequest(ClientError):
+    """Malformed or invalid."""
+
+
+class TooLarge(ClientError):
+    """Over a budget: bytes, messages or characters."""
+
+
+class Unauthorized(ClientError):
+    """No valid client key."""
+
+
+class NotFound(ClientError):
+    """No such route or object."""
+
+
+class ModelNotFound(ClientError):
+    """No such model here."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The model `{model[:100]}` does not exist here. GET /v1/models lists what does.", param="model"
+        )
+
+
+class RailFailed(GatewayError):
+    """A rail raised or timed out, and the policy says to fail closed. `rail` names it."""
+
+    def __init__(self, rail: str, error: str) -> None:
+        super().__init__(f"The safety check `{rail}` failed ({error}), so nothing was answered.")
+        self.rail = rail
+        self.error = error
+
+
+class Draining(GatewayError):
+    """Not ready: starting, or shutting down."""
+
+
+class UpstreamError(GatewayError):
+    """The model behind us is at fault."""
+
+
+class UpstreamUnavailable(UpstreamError):
+    """It could not be reached, or its circuit breaker is open."""
+
+
+class UpstreamTimeout(UpstreamError):
+    """It did not answer in time."""
+
+
+class UpstreamBroken(UpstreamError):
+    """It died mid-reply, or answered with something that is no completion."""
+
+
+class UpstreamRejected(UpstreamError):
+    """It answered with an error status.
+
+    `status` is the upstream's; `error` its OpenAI error object if it sent one; `headers` those worth keeping
+    (`retry-after`).
+    """
+
+    def __init__(self, status: int, error: Mapping[str, Any] | None, headers: Mapping[str, str]) -> None:
+        super().__init__(f"The model server answered with status {status}.")
+        self.status = status
+        self.error = error
+        self.headers = headers
+
+
+class ConfigError(Exception):
+    """The configuration or a policy is wrong. `str()` names the file and the key."""

@@ -1,0 +1,73 @@
+"""Triage at the speed of traffic: classified in small batches on a thread of its own, each verdict remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from classifiers.triage import Judgement
+
+
+class Classifier(Protocol):
+    def score(self, texts: list[str]) -> list[Judgement]:
+        """One judgement per text. Blocks; called on a thread."""
+
+
+class Judge:
+    """Scores texts. Those that arrive while a batch runs form the next one.
+
+    `memory` verdicts are kept, least recently used first out, by the text's hash; the texts themselves are not kept.
+    """
+
+    def __init__(self, classifier: Classifier, *, max_batch: int, memory: int) -> None:
+        self._classifier = classifier
+        self._max_batch = max_batch
+        self._memory = memory
+        self._remembered: OrderedDict[bytes, Judgement] = OrderedDict()
+        self._waiting: list[tuple[str, asyncio.Future[Judgement]]] = []
+        self._running: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="triage")
+
+    async def score(self, text: str) -> Judgement:
+        """Raises whatever the classifier raises."""
+        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        known = self._remembered.get(key)
+        if known is not None:
+            self._remembered.move_to_end(key)
+            return known
+        future: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()
+        self._waiting.append((text, future))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        judgement = await future
+        if self._memory:
+            self._remembered[key] = judgement
+            while len(self._remembered) > self._memory:
+                self._remembered.popitem(last=False)
+        return judgement
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+                batch = [(text, future) for text, future in batch if not future.done()]
+                texts = [text for text, _ in batch]
+                try:
+                    judgements = await loop.run_in_executor(self._thread, self._classifier.score, texts)
+                except Exception as error:  # noqa: BLE001  the seam of a rail: handed to each who waits
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(error)
+                else:
+                    for (_, future), judgement in zip(batch, judgements, strict=True):
+                        if not future.done():
+                            future.set_result(judgement)
+        finally:
+            self._running = None
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,35 @@
+"""Who may call: client keys, compared in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from gateway.errors import Unauthorized
+
+
+class Keys:
+    """The accepted client keys, kept as digests. With none, every request passes (and the host is loopback)."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._digests = [_digest(key) for key in keys]
+
+    def check(self, authorization: str | None) -> None:
+        """Raises `Unauthorized` unless the header carries an accepted key."""
+        if not self._digests:
+            return
+        scheme, _, key = (authorization or "").partition(" ")
+        given = _digest(key.strip())
+        # Every key is compared, so that the time taken says nothing.
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise Unauthorized(
+                "Incorrect API key provided."
+                if authorization
+                else "You didn't provide an API key. "
+                "Send it in an Authorization header: `Authorization: Bearer YOUR_KEY`."
+            )
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,84 @@
+"""One table from our errors to HTTP, and the one builder of OpenAI's error shape. All four keys, always."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway import errors
+
+# error: status, OpenAI's `type`, `code` where the error brings none
+TABLE: Mapping[type[errors.GatewayError], tuple[int, str, str | None]] = {
+    errors.BadRequest: (400, "invalid_request_error", None),
+    errors.TooLarge: (413, "invalid_request_error", "request_too_large"),
+    errors.Unauthorized: (401, "invalid_request_error", "invalid_api_key"),
+    errors.NotFound: (404, "invalid_request_error", "not_found"),
+    errors.ModelNotFound: (404, "invalid_request_error", "model_not_found"),
+    errors.RailFailed: (503, "server_error", "guardrail_failed"),
+    errors.Draining: (503, "server_error", "not_ready"),
+    errors.UpstreamUnavailable: (502, "upstream_error", "upstream_unavailable"),
+    errors.UpstreamTimeout: (504, "upstream_error", "upstream_timeout"),
+    errors.UpstreamBroken: (502, "upstream_error", "upstream_broken"),
+    errors.UpstreamRejected: (502, "upstream_error", "upstream_rejected"),
+}
+
+# What an upstream says of the client's request is the client's to know; all else is a 502 of ours.
+_PASSED_ON = frozenset({400, 404, 409, 413, 415, 422, 429})
+
+
+def body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """OpenAI's error object."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+INTERNAL = body("The gateway failed. The request id names the record of it.", "server_error", code="internal_error")
+
+
+def reply(error: errors.GatewayError) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Status, body and headers for an error."""
+    if isinstance(error, errors.UpstreamRejected):
+        return _rejected(error)
+    status, kind, code = TABLE[type(error)]
+    headers = {}
+    if isinstance(error, errors.RailFailed):
+        headers["x-should-retry"] = "false"
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return status, body(error.message, kind, param=error.param, code=error.code or code), headers
+
+
+def _rejected(error: errors.UpstreamRejected) -> tuple[int, dict[str, Any], dict[str, str]]:
+    status, kind, code = TABLE[errors.UpstreamRejected]
+    headers = dict(error.headers)
+    if error.status not in _PASSED_ON:
+        return status, body(error.message, kind, code=code), headers
+    said = error.error or {}
+    message = said.get("message")
+    return (
+        error.status,
+        body(
+            message if isinstance(message, str) and message else error.message,
+            said["type"] if isinstance(said.get("type"), str) else "invalid_request_error",
+            param=said["param"] if isinstance(said.get("param"), str) else None,
+            code=said["code"] if isinstance(said.get("code"), str) else code,
+        ),
+        headers,
+    )
+
+
+def content_filter(guardrails: Mapping[str, Any], message: str) -> dict[str, Any]:
+    """A block in Azure's shape, for `on_block: error`."""
+    return {
+        "error": {
+            "message": message,
+            "type": "invalid_request_error",
+            "param": "prompt",
+            "code": "content_filter",
+            "status": 400,
+            "innererror": {
+                "code": "ResponsibleAIPolicyViolation",
+                "content_filter_result": {str(guardrails["category"]): {"filtered": True}},
+            },
+        },
+        "guardrails": dict(guardrails),
+    }

@@ -1,0 +1,24 @@
+"""Pure ASGI middleware: what is in flight, and a clear error where there is no such route."""
+
+from __future__ import annotations
+
+from prometheus_client import Gauge
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class Inflight:
+    """Counts API requests in progress; probes and scrapes are not requests."""
+
+    def __init__(self, app: ASGIApp, gauge: Gauge) -> None:
+        self._app = app
+        self._gauge = gauge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        self._gauge.inc()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._gauge.dec()

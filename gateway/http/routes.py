@@ -1,0 +1,85 @@
+"""The table of routes, and the small endpoints: models, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.chat import dump
+from gateway.errors import GatewayError, ModelNotFound
+from gateway.http import errors
+from gateway.http.chat import chat_completions, request_id
+from gateway.http.service import Service
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(dump(value), status, media_type="application/json", headers=headers)
+
+
+def _with_key(endpoint: Callable[[Request, Service], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that asks for a client key, and whose errors have OpenAI's shape."""
+
+    async def handle(request: Request) -> Response:
+        service: Service = request.app.state.service
+        headers = {"x-request-id": request_id(request)}
+        try:
+            service.keys.check(request.headers.get("authorization"))
+            return _json(await endpoint(request, service), headers=headers)
+        except GatewayError as error:
+            status, content, extra = errors.reply(error)
+            return _json(content, status, {**headers, **extra})
+
+    return handle
+
+
+@_with_key
+async def models(request: Request, service: Service) -> Any:
+    return {"object": "list", "data": await service.loaded().upstream.models()}
+
+
+@_with_key
+async def model(request: Request, service: Service) -> Any:
+    wanted = request.path_params["model"]
+    for found in await service.loaded().upstream.models():
+        if found.get("id") == wanted:
+            return found
+    raise ModelNotFound(wanted)
+
+
+async def livez(request: Request) -> Response:
+    return Response("ok\n", media_type="text/plain")
+
+
+async def readyz(request: Request) -> Response:
+    """200 when requests can be served; 503 while loading, draining, or without the upstream."""
+    service: Service = request.app.state.service
+    try:
+        async with asyncio.timeout(2):
+            state = await service.state()
+    except TimeoutError:
+        state = "upstream not ready"
+    ready = state == "ready"
+    if "verbose" in request.query_params:
+        return _json({"state": state, **service.parts}, 200 if ready else 503)
+    return Response(f"{state}\n", 200 if ready else 503, media_type="text/plain")
+
+
+async def metrics(request: Request) -> Response:
+    service: Service = request.app.state.service
+    return Response(service.metrics.expose(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+ROUTES = (
+    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/models", models, methods=["GET"]),
+    Route("/v1/models/{model:path}", model, methods=["GET"]),
+    Route("/livez", livez, methods=["GET"]),
+    Route("/readyz", readyz, methods=["GET"]),
+    Route("/metrics", metrics, methods=["GET"]),
+)

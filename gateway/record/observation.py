@@ -1,0 +1,129 @@
+"""What is recorded of one request: times per stage, the decision and its reason, tokens. One line of log at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from gateway.record.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Observation:
+    """Filled in by the stages as the request flows down; `finish` turns it into metrics and a log line, once."""
+
+    metrics: Metrics
+    endpoint: str
+    policy: str
+    policy_version: str
+    request_id: str
+    stream: bool = False
+    started: float = field(default_factory=time.perf_counter)
+    decision: str = "allow"
+    stage: str = ""
+    rail: str = ""
+    category: str = ""
+    label: str = ""
+    route: str = ""
+    score: float = 0.0
+    upstream_seconds: float = 0.0
+    guard_seconds: float = 0.0
+    error: str = ""
+    finished: bool = False
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Measure one stage; the stage `upstream` is time that is not ours."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - began)
+
+    def add(self, stage: str, seconds: float) -> None:
+        if stage == "upstream":
+            self.upstream_seconds += seconds
+        else:
+            self.guard_seconds += seconds
+            self.metrics.observe("stage_duration_seconds", seconds, stage=stage)
+
+    def triaged(self, label: str, route: str, score: float, tier: str) -> None:
+        self.label, self.route, self.score = label, route, score
+        if route == "advise":
+            self.decision = "advise"
+        self.metrics.count("triage_total", label=label, route=route, tier=tier)
+
+    def modified(self, stage: str, rail: str) -> None:
+        self.decision, self.stage, self.rail = "modify", stage, rail
+        self.metrics.count("rail_decisions_total", rail=rail, stage=stage, decision="modify")
+
+    def refused(self, stage: str, rail: str, category: str, source: str, *, shadow: bool = False) -> None:
+        """A block, or in shadow mode what would have been one. Counted once per request, where it was decided."""
+        if self.decision in ("block", "would_block"):
+            return
+        self.decision = "would_block" if shadow else "block"
+        self.stage, self.rail, self.category = stage, rail, category
+        name = "would_refuse_total" if shadow else "refusals_total"
+        self.metrics.count(name, policy=self.policy, source=source, category=category)
+        self.metrics.count("rail_decisions_total", rail=rail, stage=stage, decision=self.decision)
+
+    def model_refused(self, source: str) -> None:
+        """The model's own refusal (`model`), or that of a filter behind it (`upstream_filter`)."""
+        self.metrics.count("refusals_total", policy=self.policy, source=source, category="none")
+
+    def rail_failed(self, rail: str, error: str, fail_mode: str) -> None:
+        self.metrics.count("rail_errors_total", rail=rail, error=error, fail_mode=fail_mode)
+        structlog.get_logger().warning(
+            "rail failed", request_id=self.request_id, rail=rail, error=error, fail_mode=fail_mode
+        )
+
+    def failed(self, error: str) -> None:
+        self.decision, self.error = "error", error
+
+    def tokens(self, usage: Mapping[str, Any] | None) -> None:
+        """Count what the upstream says it used."""
+        for kind in ("prompt", "completion"):
+            counted = (usage or {}).get(f"{kind}_tokens")
+            if isinstance(counted, int) and counted > 0:
+                self.metrics.count("tokens_total", counted, type=kind)
+
+    def latency_ms(self) -> dict[str, float]:
+        """Milliseconds so far: in all, in the checks, and waiting for the model."""
+        return {
+            "total": round((time.perf_counter() - self.started) * 1e3, 2),
+            "guard": round(self.guard_seconds * 1e3, 2),
+            "upstream": round(self.upstream_seconds * 1e3, 2),
+        }
+
+    def finish(self, outcome: str | None = None) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        total = time.perf_counter() - self.started
+        self.metrics.count(
+            "requests_total", endpoint=self.endpoint, policy=self.policy, outcome=outcome or self.decision
+        )
+        self.metrics.observe("request_duration_seconds", total, endpoint=self.endpoint)
+        self.metrics.observe("overhead_seconds", max(0.0, total - self.upstream_seconds), endpoint=self.endpoint)
+        if self.upstream_seconds:
+            self.metrics.observe("upstream_duration_seconds", self.upstream_seconds)
+        structlog.get_logger().info(
+            "request",
+            request_id=self.request_id,
+            outcome=outcome or self.decision,
+            stage=self.stage,
+            rail=self.rail,
+            category=self.category,
+            label=self.label,
+            score=round(self.score, 4),
+            route=self.route,
+            policy=f"{self.policy}@{self.policy_version}",
+            stream=self.stream,
+            error=self.error,
+            **{f"{name}_ms": value for name, value in self.latency_ms().items()},
+        )

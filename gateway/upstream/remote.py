@@ -1,0 +1,182 @@
+"""Any OpenAI-compatible server, over aiohttp. The client's body goes through as it came, the reply likewise.
+
+Retries happen only before the first byte of a reply, and only for failures that a retry can mend. Not covered: more
+than one server (put a load balancer there).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from prometheus_client import Gauge
+
+from gateway import config as settings
+from gateway.chat import Chat, Chunk, Completion
+from gateway.errors import UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
+from gateway.upstream.breaker import Breaker
+from gateway.upstream.sse import events
+
+_RETRIED = frozenset({502, 503, 504})
+_KEPT_HEADERS = ("retry-after", "retry-after-ms")
+_BACKOFF_SECONDS = (0.1, 0.4, 1.0, 2.0, 4.0)
+# A model's line of a stream can be long (logprobs, tool arguments); past this the reply is broken.
+_MOST_LINE_BYTES = 8 * 1024 * 1024
+
+
+class Remote:
+    """An `Upstream` at `base_url`."""
+
+    def __init__(self, upstream: settings.Upstream, breaker_state: Gauge) -> None:
+        self._settings = upstream
+        self._key = settings.secret(upstream.api_key_env) if upstream.api_key_env else None
+        self._breaker = Breaker(upstream.breaker.failures, upstream.breaker.reset_seconds, breaker_state)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            timeout=aiohttp.ClientTimeout(
+                total=self._settings.timeout.total_seconds, sock_connect=self._settings.timeout.connect_seconds
+            ),
+            read_bufsize=2**16,
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def ready(self) -> bool:
+        return not self._breaker.open
+
+    async def models(self) -> list[Mapping[str, Any]]:
+        async with self._call("GET", "/models", None) as response:
+            body = await self._json(response)
+        data = body.get("data")
+        return [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []
+
+    async def complete(self, chat: Chat) -> Completion:
+        async with self._call("POST", "/chat/completions", self._body(chat)) as response:
+            raw = await self._read(response)
+            body = _parse(raw)
+        if not isinstance(body.get("choices"), list) or not all(isinstance(c, dict) for c in body["choices"]):
+            raise UpstreamBroken("The model server's reply is no chat completion.")
+        return Completion(body, raw)
+
+    async def stream(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
+        async with self._call("POST", "/chat/completions", self._body(chat)) as response:
+            done = False
+            try:
+                async for data in events(response.content.iter_any(), _MOST_LINE_BYTES):
+                    if data == b"[DONE]":
+                        done = True
+                        break
+                    body = _parse(data)
+                    if "error" in body and "choices" not in body:
+                        raise UpstreamBroken("The model server reported an error in the middle of its reply.")
+                    yield Chunk(body, data)
+            except (aiohttp.ClientError, ConnectionError) as error:
+                raise UpstreamBroken("The model server's reply broke off.") from error
+            except TimeoutError as error:
+                raise UpstreamTimeout("The model server's reply took too long.") from error
+            if not done:
+                raise UpstreamBroken("The model server's reply broke off.")
+
+    def _body(self, chat: Chat) -> bytes:
+        return (chat.with_model(self._settings.model) if self._settings.model else chat).payload()
+
+    @asynccontextmanager
+    async def _call(self, method: str, path: str, body: bytes | None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer with status 200, its body not yet read. Raises `UpstreamError`."""
+        response = await self._first_byte(method, path, body)
+        try:
+            yield response
+        finally:
+            # Unread bytes mean that the caller stopped early: the connection is closed, which cancels the generation.
+            if response.content.at_eof():
+                response.release()
+            else:
+                response.close()
+
+    async def _first_byte(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+        attempts = self._settings.retries + 1
+        for attempt in range(attempts):
+            self._breaker.admit()
+            try:
+                response = await self._send(method, path, body)
+            except UpstreamTimeout:
+                self._breaker.failed()
+                raise  # the model may be at work on it; a second copy would not help
+            except UpstreamUnavailable:
+                self._breaker.failed()
+                if attempt + 1 == attempts:
+                    raise
+            except asyncio.CancelledError:
+                self._breaker.abandoned()
+                raise
+            else:
+                if response.status < 400:
+                    self._breaker.succeeded()
+                    return response
+                error = await self._rejection(response)
+                if response.status >= 500:
+                    self._breaker.failed()
+                else:
+                    self._breaker.succeeded()
+                if response.status not in _RETRIED or attempt + 1 == attempts:
+                    raise error
+            await asyncio.sleep(_BACKOFF_SECONDS[attempt])
+        raise AssertionError("unreachable")
+
+    async def _send(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+        assert self._session is not None, "start() first"
+        headers = {"content-type": "application/json"} if body is not None else {}
+        if self._key:
+            headers["authorization"] = f"Bearer {self._key}"
+        try:
+            async with asyncio.timeout(self._settings.timeout.first_byte_seconds):
+                return await self._session.request(
+                    method, f"{self._settings.base_url}{path}", data=body, headers=headers, allow_redirects=False
+                )
+        except aiohttp.ServerTimeoutError as error:
+            raise UpstreamUnavailable("The model server could not be reached in time.") from error
+        except TimeoutError as error:
+            raise UpstreamTimeout("The model server did not answer in time.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamUnavailable("The model server could not be reached.") from error
+
+    async def _rejection(self, response: aiohttp.ClientResponse) -> UpstreamError:
+        kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+        try:
+            body = await self._json(response)
+        except UpstreamError:
+            body = {}
+        finally:
+            response.release()
+        error = body.get("error")
+        return UpstreamRejected(response.status, error if isinstance(error, dict) else None, kept)
+
+    async def _json(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
+        return _parse(await self._read(response))
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        try:
+            return await response.read()
+        except TimeoutError as error:
+            raise UpstreamTimeout("The model server's reply took too long.") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise UpstreamBroken("The model server's reply broke off.") from error
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise UpstreamBroken("The model server's reply is no JSON.") from error
+    if not isinstance(body, dict):
+        raise UpstreamBroken("The model server's reply is no JSON object.")
+    return body
