@@ -66,7 +66,7 @@ class Triage(Section):
     weights: Path | None = Field(None, description="A folder of triage weights; null: the shipped ones.")
     threads: int = Field(1, ge=1, description="Threads of the classifier.")
     max_batch: int = Field(16, ge=1, description="Messages classified together when they arrive together.")
-    memory: int = Field(20_000, ge=0, description="Verdicts remembered, by message hash and policy version.")
+    memory: int = Field(20_000, ge=0, description="Verdicts remembered, by the hash of the text.")
     timeout_seconds: float = Field(2, gt=0, description="Longer than this, and triage counts as failed.")
 
 
