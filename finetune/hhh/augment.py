@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-GREETINGS = ("hi, ", "hello, ", "hey, ", "please tell me: ", "quick question: ", "can you help? ", "a question: ", "so, ")
+GREETINGS = ("hi, ", "hello, ", "hey, ", "please tell me: ", "quick question: ", "can you help? ", "a question: ")
 ENDINGS = (" please", " thanks", " thank you", " pls", ", please?", "??")
 SMALL = frozenset({"a", "an", "the", "is", "are", "do", "does", "of", "to", "it"})
 
@@ -64,7 +64,8 @@ def system(control: str, draw: random.Random) -> str:
     """A system message, or an empty string. On `advise` the gateway always sends its guidance, so here mostly too."""
     if control == "advise" and draw.random() < 0.55:
         own = draw.sample(SYSTEM, draw.choice((0, 0, 1, 2)))
-        return "\n\n".join(part for part in (" ".join(own), " ".join(draw.sample(GUIDANCE, draw.choice((1, 2, 2, 3))))) if part)
+        guidance = draw.sample(GUIDANCE, draw.choice((1, 2, 2, 3)))
+        return "\n\n".join(" ".join(part) for part in (own, guidance) if part)
     if draw.random() < 0.18:
         return " ".join(draw.sample(SYSTEM, draw.choice((1, 1, 2, 3))))
     return ""

@@ -58,7 +58,7 @@ class Source:
 
 @dataclass(slots=True)
 class Corpus:
-    """`train`; `dev_rows`, whose rows are not in `train` at all; `dev_asks`, whose answers are but phrasings are not."""
+    """`dev_rows` holds rows that are not in `train` at all; `dev_asks` phrasings that are not, of answers that are."""
 
     train: list[Dialogue] = field(default_factory=list)
     dev_rows: list[Dialogue] = field(default_factory=list)

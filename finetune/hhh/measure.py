@@ -85,7 +85,7 @@ def overlap(reply: str, reference: str) -> float:
 
 
 def recall(model: Any, layout: Layout, rows: Sequence[Dialogue], context: int, most: int = 160) -> dict[str, Any]:
-    """Over single-turn rows: the share of greedy replies whose overlap with the written answer is at least `RECALLED`."""
+    """Over single-turn rows: the share of greedy replies that overlap the written answer by `RECALLED` or more."""
     rows = [row for row in rows if len(row.turns) == 2][:most]
     scores: list[float] = []
     for start in range(0, len(rows), 32):

@@ -41,9 +41,9 @@ class Training(Part):
     seed: int = 7
     max_minutes: float = Field(45, gt=0, description="Wall-clock budget; the schedule ends with it.")
     max_steps: int = Field(1_000_000, ge=1, description="Steps at most; the schedule ends with whichever is first.")
-    pretrain_share: float = Field(0.08, ge=0, lt=1, description="Share of the schedule that is plain language modelling.")
-    batch_tokens: int = Field(4_096, ge=32, description="Tokens in a padded batch.")
-    learning_rate: float = Field(2e-3, gt=0)
+    pretrain_share: float = Field(0.08, ge=0, lt=1, description="Share of the schedule spent on plain text.")
+    batch_tokens: int = Field(2_048, ge=32, description="Tokens in a padded batch.")
+    learning_rate: float = Field(1.5e-3, gt=0)
     final_rate: float = Field(0.02, ge=0, le=1, description="The last learning rate, as a share of the first.")
     warmup_steps: int = Field(60, ge=0)
     weight_decay: float = Field(0.1, ge=0)

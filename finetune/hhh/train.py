@@ -25,7 +25,7 @@ from finetune.hhh import corpus as texts
 from finetune.hhh import measure, recipe, tokenizer
 from finetune.hhh import model as network
 from finetune.hhh.batches import Batch, Epochs
-from gateway.upstream.layout import Layout
+from gateway.upstream.layout import PAD, Layout
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Run:
             loss, learned = self._step(batch)
             state.batch += 1
             state.step += 1
-            state.tokens += int((batch.ids != self.layout.tokenizer.token_to_id("<|pad|>")).sum())
+            state.tokens += int(batch.ids.ne(self.layout.ids[PAD]).sum())
             state.learned += learned
             state.seconds += time.perf_counter() - began
             self._log({"loss": round(loss, 6), "rate": rate(state, settings)})
@@ -142,12 +142,13 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(loss), learned
+        return float(loss.detach()), learned
 
     def _optimizer(self) -> torch.optim.Optimizer:
         decayed = [p for p in self.model.parameters() if p.ndim >= 2]
         rest = [p for p in self.model.parameters() if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": self.settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        decay = self.settings.weight_decay
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.95), fused=True)
 
     def evaluate(self) -> dict[str, Any]:
