@@ -6,9 +6,11 @@ the environment variable that holds one, and `secret()` reads it.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -21,8 +23,6 @@ from pydantic_settings import (
 )
 
 from gateway.errors import ConfigError
-
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Section(BaseModel):
@@ -57,6 +57,22 @@ class Upstream(Section):
     max_batch: int = Field(8, ge=1, description="Chats that a local model generates at once.")
     threads: int = Field(0, ge=0, description="Threads of a local model; 0: the cores less one, at least one.")
 
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _is_address(cls, base_url: str | None) -> str | None:
+        if base_url is None:
+            return None
+        try:
+            parts = urlsplit(base_url)
+            wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+        except ValueError:
+            wrong = True
+        if wrong:
+            raise ValueError("must be an address such as http://host:8001/v1")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("must have no user, query or fragment; a key goes into the variable of api_key_env")
+        return base_url.rstrip("/")
+
     def cores(self) -> int:
         """The threads of a local model, counted."""
         return self.threads or max(1, (os.cpu_count() or 1) - 1)
@@ -79,12 +95,14 @@ class Limits(Section):
 class Config(BaseSettings):
     """Everything that can be set."""
 
-    model_config = SettingsConfigDict(env_prefix="HHH_", env_nested_delimiter="__", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="HHH_", env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid"
+    )
 
     host: str = Field("127.0.0.1", description="Address to bind; only loopback while no client key is configured.")
     port: int = Field(8000, ge=0, le=65535, description="Port to bind.")
     rails_dir: Path = Field(Path("rails"), description="One folder per policy.")
-    policy: str = Field("finance", description="The default policy.")
+    policy: str = Field("finance", pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="The default policy.")
     upstream: Upstream = Upstream()
     triage: Triage = Triage()
     limits: Limits = Limits()
@@ -102,7 +120,7 @@ class Config(BaseSettings):
     @classmethod
     def _remote_when_addressed(cls, upstream: Upstream) -> Upstream:
         if upstream.base_url is not None:
-            return upstream.model_copy(update={"kind": "remote", "base_url": upstream.base_url.rstrip("/")})
+            return upstream.model_copy(update={"kind": "remote"})
         if upstream.kind == "remote":
             raise ValueError("kind is remote, but base_url is not set")
         return upstream
@@ -146,15 +164,21 @@ def load(path: Path | None = None, **flags: Any) -> Config:
     class Loaded(Config):
         model_config = SettingsConfigDict(yaml_file=path)
 
+    given = {name: value for name, value in flags.items() if value is not None}
     try:
-        config = Loaded(**{name: value for name, value in flags.items() if value is not None})
+        config = Loaded(**given)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "config"
-        raise ConfigError(f"{path or 'configuration'}: {key} - {first['msg']}") from None
+        unknown = first["type"] == "extra_forbidden"
+        message = "unknown setting" if unknown else first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{_source(key, given, path)}: {key} - {message}") from None
     except SettingsError as error:
         raise ConfigError(f"environment: {error}") from None
-    if not config.client_keys() and config.host not in LOOPBACK:
+    _check_environment(config)
+    if config.upstream.api_key_env is not None:
+        secret(config.upstream.api_key_env)
+    if not config.client_keys() and not _is_loopback(config.host):
         raise ConfigError(
             f"host: {config.host} is not loopback, and no client keys are configured. "
             "Set client_keys_env, or bind to 127.0.0.1."
@@ -162,18 +186,65 @@ def load(path: Path | None = None, **flags: Any) -> Config:
     return config
 
 
+def _source(key: str, flags: dict[str, Any], path: Path | None) -> str:
+    """Where the value of a setting came from."""
+    if key.split(".")[0] in flags:
+        return "flags"
+    parts = key.split(".")
+    above = {f"hhh_{'__'.join(parts[:count])}" for count in range(1, len(parts) + 1)}
+    below = f"hhh_{'__'.join(parts)}__"
+    if any(name.lower() in above or name.lower().startswith(below) for name, value in os.environ.items() if value):
+        return "environment"
+    return str(path or "configuration")
+
+
+def _check_environment(config: Config) -> None:
+    """A misspelt section would be ignored in silence: HHH_UPSTREM__BASE_URL."""
+    secrets = (config.client_keys_env, config.upstream.api_key_env)
+    for variable in os.environ:
+        prefix, _, name = variable.lower().partition("_")
+        section, nested, _ = name.partition("__")
+        if prefix == "hhh" and nested and section not in Config.model_fields and variable not in secrets:
+            raise ConfigError(f"environment: {variable} - unknown setting")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _Loader(yaml.SafeLoader):
+    """A key that is there twice is an error, where PyYAML would keep the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for name, _ in node.value:
+            if isinstance(name, yaml.ScalarNode) and name.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{name.value} is there twice", problem_mark=name.start_mark)
+            seen.add(str(name.value))
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping from a file; `ConfigError` when it is missing, no YAML, or no mapping."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deep") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: a mapping is expected at the top")
+    for key in value:
+        if not isinstance(key, str):
+            raise ConfigError(f"{path}: {key} - unknown setting")
     return value
 
 

@@ -61,24 +61,29 @@ def serve() -> Iterator[Callable[[Any], Running]]:
 
 
 @pytest.fixture
-def upstream(serve: Callable[[Any], Running]) -> Iterator[Recorder]:
+def upstream(serve: Callable[[Any], Running]) -> Recorder:
     """An OpenAI-compatible server that keeps what it was sent, byte for byte, and answers as told."""
     recorder = Recorder()
     running = serve(recorder)
     recorder.url = f"{running.url}/v1"
-    yield recorder
+    return recorder
 
 
 @pytest.fixture
-def gateway(serve: Callable[[Any], Running], upstream: Recorder) -> Callable[..., httpx.Client]:
+def gateway(serve: Callable[[Any], Running], upstream: Recorder) -> Iterator[Callable[..., httpx.Client]]:
     """A gateway in front of `upstream`, with a classifier that goes by marker words. Returns a client for it."""
     from gateway.app import create_app
     from gateway.config import load
+
+    clients: list[httpx.Client] = []
 
     def start(**flags: Any) -> httpx.Client:
         settings = {"rails_dir": ROOT / "rails", **flags}
         settings["upstream"] = {"base_url": upstream.url, "retries": 0, **flags.get("upstream", {})}
         running = serve(create_app(load(None, **settings), classifier=Words()))
-        return httpx.Client(base_url=running.url, timeout=30, trust_env=False)
+        clients.append(httpx.Client(base_url=running.url, timeout=30, trust_env=False))
+        return clients[-1]
 
-    return start
+    yield start
+    for client in clients:
+        client.close()

@@ -1,11 +1,13 @@
-"""Stand-ins for what tests must control: a model server that records, and a classifier that goes by marker words."""
+"""Stand-ins for what tests must control: model servers that record, and a classifier that goes by marker words."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,7 +93,7 @@ def spoken(*pieces: str) -> list[dict[str, Any]]:
 @dataclass
 class Recorder:
     """An ASGI model server. Set `reply`, `chunks`, `status`, `headers`, `die_after`, `delay_seconds`, then look at
-    `bodies` and `requests`."""
+    `bodies`, `requests` and `ports` (the client's, one per connection)."""
 
     url: str = ""
     reply: Any = field(default_factory=completion)
@@ -104,8 +106,13 @@ class Recorder:
     chunk_seconds: float = 0.0
     bodies: list[bytes] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
     sent_chunks: int = 0
     gone: threading.Event = field(default_factory=threading.Event)
+
+    def reset(self) -> None:
+        """As new, at the same address."""
+        vars(self).update(vars(Recorder(self.url)))
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -125,8 +132,11 @@ class Recorder:
             return
         self.bodies.append(body)
         self.requests.append({name.decode(): value.decode() for name, value in scope["headers"]})
+        self.ports.append(scope["client"][1])
         if self.delay_seconds:
-            await asyncio.sleep(self.delay_seconds)
+            watcher = asyncio.ensure_future(self._watch(receive))
+            await asyncio.wait([watcher], timeout=self.delay_seconds)
+            watcher.cancel()
         if self.status != 200:
             await self._send_json(send, self.status, self.reply)
         elif json.loads(body).get("stream"):
@@ -168,3 +178,76 @@ class Recorder:
         headers.append((b"content-type", b"application/json"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+class Wire:
+    """A model server that speaks raw bytes: to each request the next of `replies` (the last of them for ever), then it
+    hangs up. A reply of None is no answer at all. Look at `requests`."""
+
+    def __init__(self, *replies: bytes | None) -> None:
+        self.replies = replies
+        self.requests: list[bytes] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self._stopped = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=[connection], daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            head, _, body = self._read(connection, b"", lambda data: b"\r\n\r\n" in data).partition(b"\r\n\r\n")
+            lengths = [
+                line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+            ]
+            length = int(lengths[0]) if lengths else 0
+            self._read(connection, body, lambda data: len(data) >= length)
+            self.requests.append(head)
+            reply = self.replies[min(len(self.requests), len(self.replies)) - 1]
+            if reply is None:
+                self._stopped.wait(30)
+            else:
+                connection.sendall(reply)
+
+    def _read(self, connection: socket.socket, data: bytes, enough: Callable[[bytes], bool]) -> bytes:
+        while not enough(data):
+            piece = connection.recv(65536)
+            if not piece:
+                break
+            data += piece
+        return data
+
+
+def http(status: int, body: bytes, content_type: str = "application/json", **headers: str) -> bytes:
+    """A reply for `Wire`; `headers` with underscores for hyphens. A length of its own may be given."""
+    lines = [f"HTTP/1.1 {status} Status", f"content-type: {content_type}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    if "content_length" not in headers and "transfer_encoding" not in headers:
+        lines.append(f"content-length: {len(body)}")
+    return "\r\n".join([*lines, "connection: close", "", ""]).encode() + body
+
+
+def samples(text: str) -> dict[str, float]:
+    """What /metrics said: value by name with its labels, as exposed."""
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """The condition's value as soon as it is true; fails when it does not become so in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return value

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -174,12 +175,22 @@ class Run:
         )
         fresh.replace(kept)
         self.model.save_pretrained(str(self.folder / "model"))
+        shutil.copytree(self.folder / "tokenizer", self.folder / "model", dirs_exist_ok=True)
 
     def _restore(self, kept: Path) -> None:
         held = torch.load(kept, weights_only=True)
         self.model.load_state_dict(held["model"])
         self.optimizer.load_state_dict(held["optimizer"])
         self.state = State(**held["state"])
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            self._forget(self.folder / name)
+
+    def _forget(self, path: Path) -> None:
+        """Drop what was logged after the checkpoint: it is about to happen again."""
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= self.state.step]
+            path.write_text("".join(kept), encoding="utf-8")
 
     def finish(self) -> Path:
         context = self.recipe.model.context

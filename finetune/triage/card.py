@@ -36,7 +36,8 @@ the toxicity of its tone. Served by `classifiers.triage`; thresholds and routes 
 
 ## Measured on dev
 Benign messages flagged: {fpr}. Others flagged: {recall}.
-Category right where the label is: {category}. Expected calibration error {before:.3f} before the temperature, {after:.3f} after.
+Category right where the label is: {category}.
+Expected calibration error {before:.3f} before the temperature, {after:.3f} after.
 
 {labels}
 
@@ -50,7 +51,7 @@ Category right where the label is: {category}. Expected calibration error {befor
 - Languages other than English: seen by chance in a few hundred rows, not measured.
 - Orders inside documents are found when they speak to a model ("ignore the above"), not when they are plain requests.
 - It reads one message (trailing user turns joined). Harm that is spread over a conversation is not seen.
-- Toxicity was learnt from public comments and tweets, whose annotators' biases on dialect it shares: use it as a signal.
+- Toxicity was learnt from public comments and tweets and shares their annotators' biases on dialect: a signal only.
 - Dev's public sources are small and their labels noisy: read the intervals.
 
 ## Data

@@ -24,10 +24,26 @@ _ADVICE = {
     "investing": "investment", "debt": "credit", "cards": "credit", "mortgage": "credit", "loans": "credit",
     "insurance": "insurance", "tax": "tax", "pension": "pension", "property": "real_estate",
 }  # fmt: skip
+# What a refused dialogue asks for; the most specific key counts, and a category without one is not used.
 _REFUSED = {
-    "harm.phishing": "fraud", "harm.card_theft": "fraud", "harm.loan_fraud": "fraud", "harm.romance": "fraud",
-    "harm.kyc": "money_laundering", "harm.laundering": "money_laundering",
+    "account": "harmful.cybercrime", "account.elder": "harmful.fraud", "account.dormant": "harmful.theft",
+    "account.delivery": "harmful.theft", "account.limits": "harmful.fraud", "account.partner": "harmful.theft",
+    "business": "harmful.unethical", "discrimination": "hate.discrimination", "discrimination.age": "hate.stereotype",
+    "discrimination.gender": "hate.stereotype", "discrimination.poverty": "hate.stereotype",
+    "discrimination.stereotypes": "hate.stereotype", "distress": "self_harm.ideation",
+    "distress.scammed": "self_harm.intent", "fraud": "harmful.fraud", "goods.counterfeit": "harmful.fraud",
+    "goods.illegal": "harmful.drugs", "goods.medicine": "harmful.drugs", "goods.weapons": "harmful.weapons",
+    "goods": "harmful.theft", "harassment": "harmful.harassment", "harassment.group": "hate.dehumanise",
+    "harm": "harmful.fraud", "harm.kyc": "harmful.money_laundering", "harm.laundering": "harmful.money_laundering",
+    "identity": "harmful.fraud", "insurance.fraud": "harmful.fraud", "investing.harm": "harmful.market_manipulation",
+    "laundering": "harmful.money_laundering", "regulation.launder": "harmful.money_laundering",
+    "lending": "harmful.unethical", "lending.discrimination": "hate.discrimination",
+    "market": "harmful.market_manipulation", "privacy": "harmful.privacy", "rules.ignore": "prompt_injection.override",
+    "rules.persona": "prompt_injection.persona", "rules.reveal": "prompt_injection.extraction",
+    "scams": "harmful.fraud", "tax": "harmful.fraud", "theft": "harmful.theft", "violence": "harmful.violence",
 }  # fmt: skip
+# Dialogues whose questions contrast in frightening words; they count twice.
+_CONTRASTING = ("dialogues-refuse", "dialogues-nearmiss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +126,27 @@ def _dialogues(path: Path) -> Iterator[tuple[str, Row]]:
     source = f"dialogues-{path.stem}"
     for row in read_jsonl(path):
         if row["control"] == "comply":
-            label, category = "benign", "benign"
+            label: str = "benign"
+            category: str | None = "benign"
         elif row["control"] == "advise":
             known = "crypto" if "crypto" in row["category"] else _ADVICE.get(row["category"].split(".")[0])
             label, category = "regulated_advice", known and f"regulated_advice.{known}"
         else:
-            known = _REFUSED.get(row["category"])
-            if known is None:
+            category = _REFUSED.get(row["category"]) or _REFUSED.get(row["category"].split(".")[0])
+            if category is None:
                 continue
-            label, category = "harmful", f"harmful.{known}"
+            label = category.split(".")[0]
+        calm = 0.0 if label in ("benign", "regulated_advice") else None
         for text in [row["messages"][0]["content"], *row["asks"]]:
-            yield row["id"], Row(text, label, category, 0.0 if label != "harmful" else None, source)
+            yield row["id"], Row(text, label, category, calm, source)
 
 
 def _repeated(rows: list[Row], times: int, rng: random.Random) -> list[Row]:
     """Authored rows `times` over; copies after the first typed as people type: no capitals, no final mark."""
     out = list(rows)
-    for _ in range(times - 1):
+    for copy in range(times - 1):
         for row in rows:
-            if row.source.startswith("authored"):
+            if row.source.startswith("authored") or (copy == 0 and row.source in _CONTRASTING):
                 out.append(replace(row, text=_retyped(row.text, rng)))
     return out
 

@@ -35,8 +35,7 @@ def run(data: Path, report: Path, weights: Path | None) -> None:
     for start in range(0, len(rows), 64):
         judged += triage.score([row["text"] for row in rows[start : start + 64]])
     temperature = json.loads((folder / "config.json").read_text())["temperature"]
-    figures_of = measure(rows, judged, temperature)
-    found = {"weights": folder.name, **figures_of}
+    found = {"weights": folder.name, **measure(rows, judged, temperature)}
     report.mkdir(parents=True, exist_ok=True)
     (report / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     matrix = numpy.array(found["confusion"], numpy.int64)

@@ -85,9 +85,12 @@ def _to_onnx(model: TriageModel, path: Path) -> None:
             input_names=["input_ids", "attention_mask"],
             output_names=["label", "category", "toxicity"],
             dynamic_axes={
-                "input_ids": dynamic, "attention_mask": dynamic,
-                "label": {0: "batch"}, "category": {0: "batch"}, "toxicity": {0: "batch"},
-            },  # fmt: skip
+                "input_ids": dynamic,
+                "attention_mask": dynamic,
+                "label": {0: "batch"},
+                "category": {0: "batch"},
+                "toxicity": {0: "batch"},
+            },
             opset_version=17,
             dynamo=False,
         )

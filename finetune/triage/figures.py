@@ -30,7 +30,8 @@ def draw(matrix: NDArray[numpy.int64], path: Path) -> None:
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
-    axes.set_yticks(range(len(names)), [f"{name}  (n={total})" for name, total in zip(names, matrix.sum(1), strict=True)])
+    counted = [f"{name}  (n={total})" for name, total in zip(names, matrix.sum(1), strict=True)]
+    axes.set_yticks(range(len(names)), counted)
     axes.set_xlabel("triage says")
     axes.set_ylabel("truth")
     axes.set_title("Triage: confusion matrix")
@@ -75,7 +76,7 @@ def page(report: dict[str, Any], picture: Path) -> str:
 
 def percent(share: dict[str, Any]) -> str:
     if not share["total"]:
-        return "–"
+        return "-"
     return f"{share['share']:.1%} ({share['low']:.1%} to {share['high']:.1%}; {share['hits']} of {share['total']})"
 
 

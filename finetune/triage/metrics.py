@@ -23,7 +23,8 @@ def wilson(hits: int, total: int) -> dict[str, float | int]:
     share = hits / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return {"hits": hits, "total": total, "share": share, "low": max(0.0, middle - half), "high": min(1.0, middle + half)}
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return {"hits": hits, "total": total, "share": share, "low": low, "high": high}
 
 
 def confusion(truth: Sequence[str], found: Sequence[str]) -> NDArray[numpy.int64]:
@@ -109,7 +110,8 @@ def untempered(scores: Floats, temperature: float) -> Floats:
 
 def toxicity(rows: Sequence[Mapping[str, Any]], found: Sequence[float], least: float = 0.5) -> dict[str, Any] | None:
     """Over rows whose toxicity is known to be high or low: shares at or over `least`. None where there are none."""
-    known = [(row["toxicity"], score) for row, score in zip(rows, found, strict=True) if row.get("toxicity") is not None]
+    pairs = zip((row.get("toxicity") for row in rows), found, strict=True)
+    known = [(truth, score) for truth, score in pairs if truth is not None]
     if not known:
         return None
     toxic = [score >= least for truth, score in known if truth >= 0.5]

@@ -32,8 +32,12 @@ JAILBREAK = re.compile(
     r"(never|not|cannot|can't|don't) (\w+ ){0,2}(refuse|reject|decline)|bypass|disregard|developer mode|illegal",
     re.I,
 )
-_SLUR = re.compile(r"nigger|faggot|\bkike|\bspic\b|\bspics\b|chink|raghead|wetback|towelhead|sand ?monkey|gook|dyke", re.I)
-_REQUEST = re.compile(r"^(how do i|what's the best way|tell me (the best way|how to|about)|should i|i plan|i will|help me)", re.I)
+_SLUR = re.compile(
+    r"nigger|faggot|\bkike|\bspic\b|\bspics\b|chink|raghead|wetback|towelhead|sand ?monkey|gook|dyke", re.I
+)
+_REQUEST = re.compile(
+    r"^(how do i|what's the best way|tell me (the best way|how to|about)|should i|i plan|i will|help me)", re.I
+)
 
 
 def _row(source: Source, label: str | None, category: str | None = None, toxicity: float | None = None) -> Row:
@@ -174,7 +178,7 @@ def _guardrails_demo(source: Source) -> Row | None:
 
 
 def _davidson(source: Source) -> Row:
-    """Tweets, not requests: for toxicity. Slurs at a group are hate; the rest of `hate_speech` is too noisy for that."""
+    """Tweets, not requests: for toxicity. Slurs at a group are hate; the rest of `hate_speech` is too noisy."""
     if source["category"] == "neither":
         return _benign(source)
     if source["category"] == "hate_speech" and _SLUR.search(source["text"]):

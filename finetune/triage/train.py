@@ -19,7 +19,7 @@ from finetune.triage.row import Row
 
 
 def run(recipe_path: Path, resume: bool) -> Path:
-    """Train, export and evaluate as the recipe says. Returns the weights folder. `resume` goes on from the checkpoint."""
+    """Train, export and evaluate as the recipe says; the weights folder. `resume` goes on from the checkpoint."""
     from finetune.triage import evaluate
 
     plan = recipe.read(recipe_path)
@@ -64,7 +64,7 @@ def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None 
     first = _restore(checkpoint, model, optimizer, scheduler) if resume and checkpoint.exists() else 0
     model.train()
     last = len(schedule) if stop_at is None else min(stop_at, len(schedule))
-    with _progress() as bar, (plan.run_dir / "loss.csv").open("a" if first else "w") as log:
+    with _progress() as bar, (plan.run_dir / "loss.csv").open("a" if first else "w", buffering=1) as log:
         task = bar.add_task("train", total=len(schedule), completed=first, loss=0.0)
         smooth = 0.0
         for step in range(first, last):
@@ -74,7 +74,7 @@ def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None 
                 logits = model(batch.input_ids, batch.attention_mask)
             loss = loss_of(logits, batch.truth)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             scheduler.step()

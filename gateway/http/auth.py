@@ -12,14 +12,14 @@ class Keys:
     """The accepted client keys, kept as digests. With none, every request passes (and the host is loopback)."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
-        self._digests = [_digest(key) for key in keys]
+        self._digests = [_digest(key.encode()) for key in keys]
 
     def check(self, authorization: str | None) -> None:
         """Raises `Unauthorized` unless the header carries an accepted key."""
         if not self._digests:
             return
         scheme, _, key = (authorization or "").partition(" ")
-        given = _digest(key.strip())
+        given = _digest(key.strip().encode("latin-1"))  # as a header's bytes are read
         # Every key is compared, so that the time taken says nothing.
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         if scheme.lower() != "bearer" or not any(matches):
@@ -31,5 +31,5 @@ class Keys:
             )
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway.chat import Chat, Chunk, dump
 from gateway.errors import BadRequest, GatewayError, TooLarge
@@ -19,6 +21,8 @@ from gateway.http.requests import parse_chat
 from gateway.http.service import Service
 from gateway.pipeline import Pipeline
 from gateway.record.observation import Observation
+
+T = TypeVar("T")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -35,13 +39,16 @@ async def chat_completions(request: Request) -> Response:
         chat = parse_chat(raw, service.config.limits, seen.request_id, on_block)
         seen.stream = chat.stream
         if chat.stream:
-            return await _streamed(pipeline, chat, seen)
+            return await _streamed(request, pipeline, chat, seen)
         return await _whole(request, pipeline, chat, seen)
     except GatewayError as error:
         return failed(error, seen)
     except ClientDisconnect:
         seen.finish("cancelled")
         return Response(status_code=499)
+    except asyncio.CancelledError:
+        seen.finish("cancelled")
+        raise
     except Exception as error:  # noqa: BLE001  the edge: whatever it is, the client sees no trace of it
         structlog.get_logger().error("request failed", request_id=seen.request_id, exc_info=error)
         seen.failed(type(error).__name__)
@@ -50,70 +57,88 @@ async def chat_completions(request: Request) -> Response:
 
 
 async def _whole(request: Request, pipeline: Pipeline, chat: Chat, seen: Observation) -> Response:
-    work = asyncio.ensure_future(pipeline.answer(chat, seen))
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            seen.finish("cancelled")
-            return Response(status_code=499)
-        completion = work.result()
-    finally:
-        gone.cancel()
-        work.cancel()
+    completion = await attended(request.receive, pipeline.answer(chat, seen))
     if seen.decision == "block" and chat.on_block == "error" and "guardrails" in completion.body:
         return blocked(completion.body["guardrails"], seen)
     seen.finish()
     return Response(completion.payload(), media_type="application/json", headers=headers(seen))
 
 
-async def _streamed(pipeline: Pipeline, chat: Chat, seen: Observation) -> Response:
+async def _streamed(request: Request, pipeline: Pipeline, chat: Chat, seen: Observation) -> Response:
     """The first chunk is awaited before the status goes out, so that an early failure has its right status."""
     chunks = pipeline.stream(chat, seen)
-    try:
-        first = await anext(chunks, None)
-    except GatewayError:
-        await chunks.aclose()
-        raise
+    first = await attended(request.receive, anext(chunks, None))
     if seen.decision == "block" and chat.on_block == "error":
         rest = [chunk async for chunk in chunks]
         why = next(chunk.body["guardrails"] for chunk in rest if "guardrails" in chunk.body)
         return blocked(why, seen)
-    return StreamingResponse(
-        _events(first, chunks, seen),
-        media_type="text/event-stream",
-        headers={**headers(seen), "cache-control": "no-cache", "x-accel-buffering": "no"},
-    )
+    return Events(first, chunks, seen)
 
 
-async def _events(
-    first: Chunk | None, chunks: AsyncGenerator[Chunk, None], seen: Observation
-) -> AsyncGenerator[bytes, None]:
-    """Server-sent events. A failure after the first byte becomes OpenAI's error frame, and the stream ends."""
-    outcome = "cancelled"
+class Events(StreamingResponse):
+    """The chunks as server-sent events. However it ends, the chunks are closed, and so is the call upstream."""
+
+    def __init__(self, first: Chunk | None, chunks: AsyncGenerator[Chunk, None], seen: Observation) -> None:
+        super().__init__(
+            self._frames(first),
+            media_type="text/event-stream",
+            headers={**headers(seen), "cache-control": "no-cache", "x-accel-buffering": "no"},
+        )
+        self._chunks = chunks
+        self._seen = seen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with suppress(ClientDisconnect):
+                await attended(receive, self.stream_response(send))
+        finally:
+            await self._chunks.aclose()
+            self._seen.finish("cancelled")  # unless it has finished
+
+    async def _frames(self, first: Chunk | None) -> AsyncGenerator[bytes, None]:
+        """A failure after the first byte becomes OpenAI's error frame, and the stream ends without `[DONE]`."""
+        try:
+            if first is not None:
+                yield _frame(first.payload())
+            async for chunk in self._chunks:
+                yield _frame(chunk.payload())
+        except GatewayError as error:
+            self._seen.failed(type(error).__name__)
+            last = _frame(dump(errors.reply(error)[1]))
+        except Exception as error:  # noqa: BLE001  the edge: whatever it is, the client sees no trace of it
+            structlog.get_logger().error("stream failed", request_id=self._seen.request_id, exc_info=error)
+            self._seen.failed(type(error).__name__)
+            last = _frame(dump(errors.INTERNAL))
+        else:
+            last = _frame(b"[DONE]")
+        self._seen.finish()
+        yield last
+
+
+async def attended(receive: Receive, work: Awaitable[T]) -> T:
+    """The result of `work`. When the client leaves first, it is cancelled and `ClientDisconnect` raised."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(receive))
     try:
-        if first is not None:
-            yield _frame(first.payload())
-        async for chunk in chunks:
-            yield _frame(chunk.payload())
-        outcome = ""
-        yield b"data: [DONE]\n\n"
-    except GatewayError as error:
-        seen.failed(type(error).__name__)
-        outcome = ""
-        yield _frame(dump(errors.reply(error)[1]))
-    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the client sees no trace of it
-        structlog.get_logger().error("stream failed", request_id=seen.request_id, exc_info=error)
-        seen.failed(type(error).__name__)
-        outcome = ""
-        yield _frame(dump(errors.INTERNAL))
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
     finally:
-        await chunks.aclose()
-        seen.finish(outcome or None)
+        gone.cancel()
+        task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _frame(payload: bytes) -> bytes:
-    return b"data: " + payload + b"\n\n"
+    # An upstream may spread one JSON object over several lines of data.
+    return b"data: " + payload.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
 def request_id(request: Request) -> str:
@@ -137,12 +162,6 @@ async def read_body(request: Request, limit: int) -> bytes:
     if not size:
         raise BadRequest("The body is empty; a JSON object is expected.", code="invalid_json")
     return b"".join(parts)
-
-
-async def _gone(request: Request) -> None:
-    """Returns when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def headers(seen: Observation) -> dict[str, str]:

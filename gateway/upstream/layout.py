@@ -43,6 +43,7 @@ class Layout:
             if found is None:
                 raise ValueError(f"the tokenizer has no {token}")
             self.ids[token] = found
+        self.longest = 4 * max(map(len, tokenizer.get_vocab()))  # 4: the normaliser may join characters
 
     def text(self, text: str) -> list[int]:
         """Ids of ordinary text; never one of the special ids."""
@@ -69,15 +70,22 @@ class Layout:
         """
         system = "\n\n".join(m["content"] for m in messages if m["role"] in ("system", "developer") and m["content"])
         rest = [m for m in messages if m["role"] not in ("system", "developer")]
-        turns = [self.turn(str(m["role"]), m["content"]) for m in rest]
         last = max((i for i, m in enumerate(rest) if m["role"] != "assistant"), default=len(rest))
+        kept = [system, *(m["content"] for m in rest[last:])]
+        # No token stands for more characters than `longest`, so these cannot fit: said before they are encoded.
+        if sum(map(len, kept)) > limit * self.longest:
+            raise PromptTooLong(sum(map(len, kept)) // self.longest, limit)
         head = [self.ids[BOS], *(self.turn("system", system) if system else [])]
+        body = [token for m in rest[last:] for token in self.turn(str(m["role"]), m["content"])]
         tail = self.opening(control)
-        room = limit - len(head) - len(tail)
-        first = 0
-        while first < last and sum(map(len, turns[first:])) > room:
-            first += 1
-        body = [token for turn in turns[first:] for token in turn]
-        if len(body) > room:
+        if len(head) + len(body) + len(tail) > limit:
             raise PromptTooLong(len(head) + len(body) + len(tail), limit)
+        for message in reversed(rest[:last]):
+            room = limit - len(head) - len(body) - len(tail)
+            if len(message["content"]) > room * self.longest:
+                break
+            turn = self.turn(str(message["role"]), message["content"])
+            if len(turn) > room:
+                break
+            body = turn + body
         return [*head, *body, *tail]

@@ -7,10 +7,13 @@ than one server (put a load balancer there).
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
+from types import NoneType
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from prometheus_client import Gauge
@@ -26,6 +29,8 @@ _KEPT_HEADERS = ("retry-after", "retry-after-ms")
 _BACKOFF_SECONDS = (0.1, 0.4, 1.0, 2.0, 4.0)
 # A model's line of a stream can be long (logprobs, tool arguments); past this the reply is broken.
 _MOST_LINE_BYTES = 8 * 1024 * 1024
+# How long the end of a finished stream is waited for, so that its connection can be used again.
+_END_SECONDS = 0.1
 
 
 class Remote:
@@ -36,10 +41,16 @@ class Remote:
         self._key = settings.secret(upstream.api_key_env) if upstream.api_key_env else None
         self._breaker = Breaker(upstream.breaker.failures, upstream.breaker.reset_seconds, breaker_state)
         self._session: aiohttp.ClientSession | None = None
+        address = urlsplit(upstream.base_url or "")
+        # What no message of the upstream may carry to a client. A bare name is left: it may be any word.
+        places = {place for place in (address.netloc, address.hostname) if place and set(place) & set(".:")}
+        self._private = places | ({self._key} if self._key else set())
 
     async def start(self) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            cookie_jar=aiohttp.DummyCookieJar(),  # a cookie set for one client's request must not reach another's
+            trust_env=False,  # no proxy from the environment: the upstream is where the configuration says
             timeout=aiohttp.ClientTimeout(
                 total=self._settings.timeout.total_seconds, sock_connect=self._settings.timeout.connect_seconds
             ),
@@ -62,8 +73,8 @@ class Remote:
     async def complete(self, chat: Chat) -> Completion:
         async with self._call("POST", "/chat/completions", self._body(chat)) as response:
             raw = await self._read(response)
-            body = _parse(raw)
-        if not isinstance(body.get("choices"), list) or not all(isinstance(c, dict) for c in body["choices"]):
+        body = _parse(raw)
+        if not isinstance(body.get("choices"), list) or not _well_formed(body, "message"):
             raise UpstreamBroken("The model server's reply is no chat completion.")
         return Completion(body, raw)
 
@@ -71,20 +82,21 @@ class Remote:
         async with self._call("POST", "/chat/completions", self._body(chat)) as response:
             done = False
             try:
-                async for data in events(response.content.iter_any(), _MOST_LINE_BYTES):
-                    if data == b"[DONE]":
-                        done = True
-                        break
-                    body = _parse(data)
-                    if "error" in body and "choices" not in body:
-                        raise UpstreamBroken("The model server reported an error in the middle of its reply.")
-                    yield Chunk(body, data)
+                async with aclosing(events(response.content.iter_any(), _MOST_LINE_BYTES)) as found:
+                    async for data in found:
+                        if data == b"[DONE]":
+                            done = True
+                            break
+                        yield Chunk(_chunk(data), data)
             except (aiohttp.ClientError, ConnectionError) as error:
                 raise UpstreamBroken("The model server's reply broke off.") from error
             except TimeoutError as error:
                 raise UpstreamTimeout("The model server's reply took too long.") from error
             if not done:
                 raise UpstreamBroken("The model server's reply broke off.")
+            with suppress(aiohttp.ClientError, OSError):  # OSError: TimeoutError too
+                async with asyncio.timeout(_END_SECONDS):
+                    await response.content.readany()
 
     def _body(self, chat: Chat) -> bytes:
         return (chat.with_model(self._settings.model) if self._settings.model else chat).payload()
@@ -115,18 +127,17 @@ class Remote:
                 self._breaker.failed()
                 if attempt + 1 == attempts:
                     raise
-            except asyncio.CancelledError:
-                self._breaker.abandoned()
+            except BaseException:
+                self._breaker.abandoned()  # cancelled, most often; whatever it was, a trial must not stay open
                 raise
             else:
-                if response.status < 400:
-                    self._breaker.succeeded()
-                    return response
-                error = await self._rejection(response)
                 if response.status >= 500:
                     self._breaker.failed()
                 else:
                     self._breaker.succeeded()
+                if response.status < 400:
+                    return response
+                error = await self._rejection(response)
                 if response.status not in _RETRIED or attempt + 1 == attempts:
                     raise error
             await asyncio.sleep(_BACKOFF_SECONDS[attempt])
@@ -135,12 +146,13 @@ class Remote:
     async def _send(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
         assert self._session is not None, "start() first"
         headers = {"content-type": "application/json"} if body is not None else {}
+        data = io.BytesIO(body) if body is not None else None  # bytes over 1 MiB would be warned about
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
         try:
             async with asyncio.timeout(self._settings.timeout.first_byte_seconds):
                 return await self._session.request(
-                    method, f"{self._settings.base_url}{path}", data=body, headers=headers, allow_redirects=False
+                    method, f"{self._settings.base_url}{path}", data=data, headers=headers, allow_redirects=False
                 )
         except aiohttp.ServerTimeoutError as error:
             raise UpstreamUnavailable("The model server could not be reached in time.") from error
@@ -150,15 +162,19 @@ class Remote:
             raise UpstreamUnavailable("The model server could not be reached.") from error
 
     async def _rejection(self, response: aiohttp.ClientResponse) -> UpstreamError:
-        kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+        found = {name: response.headers.get(name, "") for name in _KEPT_HEADERS}
+        kept = {name: value for name, value in found.items() if value and value.isascii() and value.isprintable()}
         try:
-            body = await self._json(response)
-        except UpstreamError:
+            async with asyncio.timeout(self._settings.timeout.first_byte_seconds):
+                body = await self._json(response)
+        except (UpstreamError, TimeoutError):
             body = {}
         finally:
             response.release()
         error = body.get("error")
-        return UpstreamRejected(response.status, error if isinstance(error, dict) else None, kept)
+        if not isinstance(error, dict) or any(text in str(error) for text in self._private):
+            error = None
+        return UpstreamRejected(response.status, error, kept)
 
     async def _json(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
         return _parse(await self._read(response))
@@ -172,11 +188,51 @@ class Remote:
             raise UpstreamBroken("The model server's reply broke off.") from error
 
 
+def _chunk(data: bytes) -> dict[str, Any]:
+    """An event of a stream. Raises `UpstreamBroken` when it tells of an error, or is no chunk."""
+    body = _parse(data)
+    if "choices" not in body and ("error" in body or body.get("object") == "error"):
+        raise UpstreamBroken("The model server reported an error in the middle of its reply.")
+    if not _well_formed(body, "delta"):
+        raise UpstreamBroken("The model server's stream has a part that is no chunk of a chat completion.")
+    return body
+
+
 def _parse(raw: bytes) -> dict[str, Any]:
     try:
         body = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UpstreamBroken("The model server's reply is no JSON.") from error
     if not isinstance(body, dict):
         raise UpstreamBroken("The model server's reply is no JSON object.")
     return body
+
+
+def _well_formed(body: Mapping[str, Any], part: str) -> bool:
+    """Whether what is checked before release has the types that it must have; `part` is `message` or `delta`.
+
+    What is not looked at may be anything.
+    """
+    choices = body.get("choices")
+    if not isinstance(body.get("usage"), (dict, NoneType)) or not isinstance(choices, (list, NoneType)):
+        return False
+    return all(_is_choice(choice, part) for choice in choices or [])
+
+
+def _is_choice(choice: object, part: str) -> bool:
+    if not isinstance(choice, dict) or not isinstance(choice.get("index", 0), int):
+        return False
+    said = choice.get(part)
+    if said is None:
+        return part == "delta"
+    if not isinstance(said, dict) or not isinstance(said.get("content"), (str, list, NoneType)):
+        return False
+    calls = said.get("tool_calls")
+    if not isinstance(calls, (list, NoneType)) or not isinstance(said.get("function_call"), (dict, NoneType)):
+        return False
+    return all(
+        isinstance(call, dict)
+        and isinstance(call.get("function"), (dict, NoneType))
+        and isinstance(call.get("custom"), (dict, NoneType))
+        for call in calls or []
+    )

@@ -6,31 +6,51 @@ from collections.abc import AsyncGenerator, AsyncIterable
 
 from gateway.errors import UpstreamBroken
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 async def events(pieces: AsyncIterable[bytes], most_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The `data` of each event; comments and other fields are skipped. Lines end in LF, CRLF or CR.
+    """The `data` of each event; comments, other fields and events without data are skipped.
 
-    Raises `UpstreamBroken` when one line is longer than `most_bytes`.
+    Lines end in LF, CRLF or CR. The last event need not be closed by an empty line.
+    Raises `UpstreamBroken` when one event, or one line, is longer than `most_bytes`.
     """
-    pending = b""
     data: list[bytes] = []
+    size = 0
+    async for line in _lines(pieces, most_bytes):
+        if not line:
+            if any(data):
+                yield b"\n".join(data)
+            data, size = [], 0
+            continue
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            data.append(value.removeprefix(b" "))
+            size += len(value) + 1
+            if size > most_bytes:
+                raise UpstreamBroken("An event of the model server's stream is too long.")
+    if any(data):
+        yield b"\n".join(data)
+
+
+async def _lines(pieces: AsyncIterable[bytes], most_bytes: int) -> AsyncGenerator[bytes, None]:
+    """The lines without their ends, each as soon as it is whole; the last need not have an end."""
+    pending = b""
+    after_cr = False
+    first = True
     async for piece in pieces:
-        pending += piece
-        # A CR at the very end may be the first half of a CRLF: wait for what follows.
-        whole = pending[:-1] if pending.endswith(b"\r") else pending
-        lines = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        pending = lines.pop() + pending[len(whole) :]
-        if len(pending) > most_bytes:
+        if not piece:
+            continue
+        # A CR at a cut ended its line; an LF that follows is the other half of that end.
+        whole = pending + (piece[1:] if after_cr and piece.startswith(b"\n") else piece)
+        after_cr = piece.endswith(b"\r")
+        # The dot keeps `splitlines` from losing an empty last line. Of bytes it splits at CR, LF and CRLF only.
+        *lines, rest = (whole + b".").splitlines()
+        pending = rest[:-1]
+        if max(map(len, (pending, *lines))) > most_bytes:
             raise UpstreamBroken("A line of the model server's stream is too long.")
         for line in lines:
-            if line.startswith(b"data:"):
-                value = line[5:]
-                data.append(value[1:] if value.startswith(b" ") else value)
-            elif not line and data:
-                yield b"\n".join(data)
-                data = []
-    last = pending.rstrip(b"\r")
-    if last.startswith(b"data:"):
-        data.append(last[5:].strip())
-    if data:
-        yield b"\n".join(data)
+            yield line.removeprefix(_BYTE_ORDER_MARK) if first else line
+            first = False
+    if pending:
+        yield pending.removeprefix(_BYTE_ORDER_MARK) if first else pending

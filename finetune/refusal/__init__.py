@@ -1,0 +1,1 @@
+"""The refusal detector, offline: data and training."""
