@@ -185,13 +185,17 @@ class Wire:
     hangs up. A reply of None is no answer at all. Look at `requests`."""
 
     def __init__(self, *replies: bytes | None) -> None:
-        self.replies = replies
-        self.requests: list[bytes] = []
+        self.say(*replies)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self._stopped = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def say(self, *replies: bytes | None) -> None:
+        """From now on these, from the first."""
+        self.replies = replies
+        self.requests: list[bytes] = []
 
     def stop(self) -> None:
         self._stopped.set()

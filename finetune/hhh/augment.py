@@ -1,11 +1,14 @@
 """The same question, as other people would type it: light, random changes to a user's turn, and system messages.
 
-Answers are never changed, and no meaning is meant to be: no synonyms, no paraphrase.
+Answers are never changed, and no meaning is meant to be. A question may get another frame, see `phrasing`.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+
+from finetune.hhh.phrasing import rephrase
 
 GREETINGS = ("hi, ", "hello, ", "hey, ", "please tell me: ", "quick question: ", "can you help? ", "a question: ")
 ENDINGS = (" please", " thanks", " thank you", " pls", ", please?", "??")
@@ -42,16 +45,18 @@ GUIDANCE = (
 
 
 def question(text: str, draw: random.Random) -> str:
-    """`text` as typed by somebody in a hurry, or unchanged about a third of the time."""
-    if draw.random() < 0.35:
+    """`text` as typed by somebody in a hurry, or unchanged about a quarter of the time."""
+    if draw.random() < 0.25:
         return text
-    if draw.random() < 0.45:
+    if draw.random() < 0.55:
+        text = rephrase(text, draw)
+    if draw.random() < 0.5:
         text = text.lower()
     if draw.random() < 0.35:
         text = text.rstrip("?.! ") or text
-    if draw.random() < 0.12:
+    if draw.random() < 0.15:
         text = _typo(text, draw)
-    if draw.random() < 0.10:
+    while draw.random() < 0.3:
         text = _terse(text, draw)
     if draw.random() < 0.08 and len(text) > 12:
         text = draw.choice(GREETINGS) + text[0].lower() + text[1:] if not text.startswith("I ") else "hi, " + text
@@ -60,11 +65,16 @@ def question(text: str, draw: random.Random) -> str:
     return text
 
 
-def system(control: str, draw: random.Random) -> str:
-    """A system message, or an empty string. On `advise` the gateway always sends its guidance, so here mostly too."""
+def system(control: str, draw: random.Random, policies: Sequence[str] = ()) -> str:
+    """A system message, or an empty string. On `advise` the gateway always sends its guidance, so here mostly too.
+
+    `policies` are the guidance texts of the gateway's own policies.
+    """
     if control == "advise" and draw.random() < 0.55:
         own = draw.sample(SYSTEM, draw.choice((0, 0, 1, 2)))
         guidance = draw.sample(GUIDANCE, draw.choice((1, 2, 2, 3)))
+        if policies and draw.random() < 0.6:
+            guidance = [draw.choice(policies)]
         return "\n\n".join(" ".join(part) for part in (own, guidance) if part)
     if draw.random() < 0.18:
         return " ".join(draw.sample(SYSTEM, draw.choice((1, 1, 2, 3))))

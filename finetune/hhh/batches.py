@@ -7,18 +7,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from finetune.hhh import augment
-from finetune.hhh.corpus import Dialogue
+from finetune.hhh.corpus import Corpus, Dialogue
 from gateway.upstream.layout import ASSISTANT, BOS, CONTROLS, END, PAD, Layout
 
 IGNORED = -100
 # A route that misses must do no harm: some advice and refusals are also learned behind <|comply|>.
 MISROUTED = 0.12
+OPENING = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """[rows, tokens] each; `labels` are the ids, `IGNORED` where nothing is learned."""
+    """[rows, tokens] each; `labels` are the ids, `IGNORED` where nothing is learned, `weights` what a token counts."""
 
     ids: torch.Tensor
     labels: torch.Tensor
+    weights: torch.Tensor
 
 
 def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int) -> Example:
@@ -58,14 +60,16 @@ def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int
     return Example(ids[:context], learned[:context])
 
 
-def dialogues(layout: Layout, rows: list[Dialogue], draw: random.Random, context: int) -> list[Example]:
+def dialogues(
+    layout: Layout, rows: list[Dialogue], draw: random.Random, context: int, guidance: Sequence[str] = ()
+) -> list[Example]:
     """Every row once, its questions changed a little."""
     examples = []
     for row in rows:
         turns = tuple(text if i % 2 else augment.question(text, draw) for i, text in enumerate(row.turns))
         control = "comply" if draw.random() < MISROUTED else row.control
         changed = Dialogue(row.row, control, row.category, turns, row.ask)
-        examples.append(encode(layout, changed, system=augment.system(control, draw), context=context))
+        examples.append(encode(layout, changed, system=augment.system(control, draw, guidance), context=context))
     return examples
 
 
@@ -78,15 +82,21 @@ def plain(layout: Layout, texts: Iterable[str], context: int) -> list[Example]:
     return examples
 
 
-def collate(examples: list[Example], pad: int) -> Batch:
+def collate(examples: list[Example], pad: int, opening: float = 1.0) -> Batch:
+    """Padded on the right. `opening` is what the first `OPENING` tokens of an answer count, others count 1."""
     width = max(len(example.ids) for example in examples)
     ids = torch.full((len(examples), width), pad, dtype=torch.long)
     labels = torch.full((len(examples), width), IGNORED, dtype=torch.long)
+    weights = torch.ones(len(examples), width)
     for i, example in enumerate(examples):
         row = torch.tensor(example.ids)
         ids[i, : len(row)] = row
-        labels[i, : len(row)] = torch.where(torch.tensor(example.learned), row, IGNORED)
-    return Batch(ids, labels)
+        learned = torch.tensor(example.learned)
+        labels[i, : len(row)] = torch.where(learned, row, IGNORED)
+        # Learned, and not everything before it in a window of OPENING was.
+        run = torch.cat([torch.zeros(OPENING), learned.float()]).unfold(0, OPENING, 1)[:-1].sum(dim=1)
+        weights[i, : len(row)] = torch.where(learned & (run < OPENING), opening, 1.0)
+    return Batch(ids, labels, weights)
 
 
 def group(examples: list[Example], batch_tokens: int, draw: random.Random) -> list[list[Example]]:
@@ -111,12 +121,14 @@ class Epochs:
     """The batches of each epoch of each phase, built when asked for."""
 
     def __init__(
-        self, layout: Layout, train: list[Dialogue], helpers: list[str], *, seed: int, batch_tokens: int, context: int
+        self, layout: Layout, corpus: Corpus, *, seed: int, batch_tokens: int, context: int, opening: float = 1.0
     ) -> None:
         self.layout = layout
-        self.train = train
-        self.helpers = helpers
+        self.train = corpus.train
+        self.helpers = corpus.helpers
+        self.guidance = corpus.guidance
         self.seed = seed
+        self.opening = opening
         self.batch_tokens = batch_tokens
         self.context = context
 
@@ -126,8 +138,8 @@ class Epochs:
             texts = [*self.helpers, *(turn for row in self.train if row.ask == 0 for turn in row.turns)]
             examples = plain(self.layout, texts, self.context)
         else:
-            examples = dialogues(self.layout, self.train, draw, self.context)
+            examples = dialogues(self.layout, self.train, draw, self.context, self.guidance)
         return group(examples, self.batch_tokens, draw)
 
     def collate(self, examples: list[Example]) -> Batch:
-        return collate(examples, self.layout.ids[PAD])
+        return collate(examples, self.layout.ids[PAD], self.opening)

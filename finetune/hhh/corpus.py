@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from finetune.hhh.recipe import Data
 
 LICENCES = {
@@ -64,6 +66,7 @@ class Corpus:
     dev_rows: list[Dialogue] = field(default_factory=list)
     dev_asks: list[Dialogue] = field(default_factory=list)
     helpers: list[str] = field(default_factory=list)
+    guidance: list[str] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
@@ -96,6 +99,7 @@ def read(recipe: Data, seed: int) -> Corpus:
         corpus.sources.append(Source(f"authored/{path.name}", len(rows), digest(path), LICENCES["authored"]))
     if not corpus.train:
         raise ValueError(f"{recipe.authored}: no dialogues")
+    corpus.guidance = _guidance(recipe.policies)
     for name in recipe.helpers:
         path = recipe.shared / "classification" / f"{name}.jsonl"
         if not path.is_file():
@@ -146,6 +150,15 @@ def _split(corpus: Corpus, dialogues: list[Dialogue], recipe: Data, seed: int) -
     if len(dialogues) > 2 and draw.random() < recipe.dev_asks:
         corpus.dev_asks.append(dialogues.pop(draw.randrange(1, len(dialogues))))
     corpus.train.extend(dialogues)
+
+
+def _guidance(policies: Path) -> list[str]:
+    """What the gateway's own policies tell a model on the route `advise`."""
+    texts: list[str] = []
+    for path in sorted(policies.glob("*/policy.yml")):
+        policy = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        texts.extend(str(text) for text in (policy.get("guidance") or {}).values())
+    return list(dict.fromkeys(texts))
 
 
 def _benign(path: Path, most: int, seed: int) -> list[str]:

@@ -40,7 +40,7 @@ def dev_loss(model: Any, layout: Layout, rows: Sequence[Dialogue], context: int,
     """Mean cross-entropy over the assistant's tokens, in nats; nan without rows."""
     model.eval()
     examples = sorted((encode(layout, row, context=context) for row in rows), key=lambda e: len(e.ids))
-    total, tokens = 0.0, 0
+    total, tokens = 0.0, 0.0
     for start in range(0, len(examples), batch_rows):
         part, count = network.loss(model, collate(examples[start : start + batch_rows], layout.ids[PAD]))
         total, tokens = total + float(part), tokens + count

@@ -42,8 +42,8 @@ def size(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def loss(model: Any, batch: Batch) -> tuple[torch.Tensor, int]:
-    """Summed cross-entropy over the learned tokens, and how many they are. Logits are made for those only.
+def loss(model: Any, batch: Batch) -> tuple[torch.Tensor, float]:
+    """Weighted sum of the cross-entropy over the learned tokens, and of their weights. Logits are made for those only.
 
     Padding is on the right, where causal attention never looks from a learned token, so no mask is needed.
     """
@@ -51,5 +51,6 @@ def loss(model: Any, batch: Batch) -> tuple[torch.Tensor, int]:
     targets = batch.labels[:, 1:]
     keep = targets != IGNORED
     logits = model.lm_head(hidden[:, :-1][keep])
-    total = functional.cross_entropy(logits.float(), targets[keep], reduction="sum")
-    return total, int(keep.sum())
+    weights = batch.weights[:, 1:][keep]
+    each = functional.cross_entropy(logits.float(), targets[keep], reduction="none")
+    return (each * weights).sum(), float(weights.sum())

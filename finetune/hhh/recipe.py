@@ -19,6 +19,7 @@ class Part(BaseModel):
 class Data(Part):
     authored: Path = Field(Path("finetune/data/authored/dialogues"), description="Folder of dialogues, *.jsonl.")
     shared: Path = Field(Path("../shared/data"), description="Folder of the shared set; trained without if absent.")
+    policies: Path = Field(Path("rails"), description="Folder of policies, whose guidance the model is to have seen.")
     helpers: tuple[str, ...] = Field(
         ("banking77", "clinc150", "hwu64", "gsm8k", "tatqa-questions", "self-instruct-seeds", "mtbench-vicuna"),
         description="Files of shared/classification whose benign texts help in pre-training.",
@@ -43,6 +44,9 @@ class Training(Part):
     max_steps: int = Field(1_000_000, ge=1, description="Steps at most; the schedule ends with whichever is first.")
     pretrain_share: float = Field(0.08, ge=0, lt=1, description="Share of the schedule spent on plain text.")
     batch_tokens: int = Field(2_048, ge=32, description="Tokens in a padded batch.")
+    opening_weight: float = Field(
+        2.5, ge=1, description="What an answer's first tokens count in the loss: they decide which answer it becomes."
+    )
     learning_rate: float = Field(1.5e-3, gt=0)
     final_rate: float = Field(0.02, ge=0, le=1, description="The last learning rate, as a share of the first.")
     warmup_steps: int = Field(60, ge=0)

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from finetune.hhh import corpus as texts
 from finetune.hhh import measure, recipe, tokenizer
 from finetune.hhh import model as network
-from finetune.hhh.batches import Batch, Epochs
+from finetune.hhh.batches import IGNORED, Batch, Epochs
 from gateway.upstream.layout import PAD, Layout
 
 
@@ -82,11 +82,11 @@ class Run:
         self._write("manifest.json", self.corpus.manifest())
         self.epochs = Epochs(
             self.layout,
-            self.corpus.train,
-            self.corpus.helpers,
+            self.corpus,
             seed=self.settings.seed,
             batch_tokens=self.settings.batch_tokens,
             context=chosen.model.context,
+            opening=self.settings.opening_weight,
         )
 
     def train(self) -> Path:
@@ -118,11 +118,11 @@ class Run:
         for examples in batches[state.batch :]:
             began = time.perf_counter()
             batch = self.epochs.collate(examples)
-            loss, learned = self._step(batch)
+            loss = self._step(batch)
             state.batch += 1
             state.step += 1
             state.tokens += int(batch.ids.ne(self.layout.ids[PAD]).sum())
-            state.learned += learned
+            state.learned += int(batch.labels.ne(IGNORED).sum())
             state.seconds += time.perf_counter() - began
             self._log({"loss": round(loss, 6), "rate": rate(state, settings)})
             yield loss
@@ -132,18 +132,18 @@ class Run:
                 return
         state.epoch, state.batch = state.epoch + 1, 0
 
-    def _step(self, batch: Batch) -> tuple[float, int]:
+    def _step(self, batch: Batch) -> float:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.state, self.settings)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            total, learned = network.loss(self.model, batch)
-        loss = total / max(1, learned)
+            total, weight = network.loss(self.model, batch)
+        loss = total / max(1.0, weight)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach()), learned
+        return float(loss.detach())
 
     def _optimizer(self) -> torch.optim.Optimizer:
         decayed = [p for p in self.model.parameters() if p.ndim >= 2]

@@ -22,7 +22,7 @@ from finetune.triage.figures import percent
 from finetune.triage.metrics import wilson
 
 # Rather a refusal missed than an answer counted as one: the metric is there to show refusals that were not needed.
-THRESHOLD = 0.6
+THRESHOLD = 0.55
 
 
 def run(recipe_path: Path) -> Path:

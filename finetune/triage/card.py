@@ -52,6 +52,8 @@ Expected calibration error {before:.3f} before the temperature, {after:.3f} afte
 - Orders inside documents are found when they speak to a model ("ignore the above"), not when they are plain requests.
 - It reads one message (trailing user turns joined). Harm that is spread over a conversation is not seen.
 - Toxicity was learnt from public comments and tweets and shares their annotators' biases on dialect: a signal only.
+- Dev is not pristine: after a first run its mistakes were read, and {train_only} rows of our own were written with
+  them in mind (those are never in dev). `cyberseceval-*` was put aside after that and is untouched.
 - Dev's public sources are small and their labels noisy: read the intervals.
 
 ## Data
@@ -67,6 +69,7 @@ def card(plan: Recipe, split: Split, figures: dict[str, Any], config: dict[str, 
         epochs=plan.training.epochs,
         seed=plan.training.seed,
         dev=len(split.dev),
+        train_only=_rows_of(plan, split),
         share=plan.data.held_out_share,
         agreement=config["int8_agreement"],
         fpr=percent(figures["flagged"]["false_positive_rate"]),
@@ -79,6 +82,11 @@ def card(plan: Recipe, split: Split, figures: dict[str, Any], config: dict[str, 
         sources=_sources(figures),
     )
     return about + _data(split) + "\n"
+
+
+def _rows_of(plan: Recipe, split: Split) -> int:
+    names = {path.name for path in plan.data.train_only}
+    return sum(int(one["used_rows"]) for one in split.manifest if one["file"] in names)
 
 
 def _labels(figures: dict[str, Any]) -> str:

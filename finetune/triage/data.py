@@ -84,7 +84,8 @@ def build(data: Data, seed: int) -> Split:
         held: list[Row] = []
         kept: list[Row] = []
         for key, row in read(path):
-            (held if share(key) < data.held_out_share else kept).append(row)
+            hold = path not in data.train_only and share(f"{seed}:{key}") < data.held_out_share
+            (held if hold else kept).append(row)
         own += kept
         dev += held
         manifest.append(_entry(path, len(kept) + len(held), len(kept) + len(held), f"{len(held)} rows dev, rest train"))
@@ -122,9 +123,14 @@ def _authored(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _dialogues(path: Path) -> Iterator[tuple[str, Row]]:
-    """First messages and asks. A refused one is used only where its category says what it is."""
+    """User messages and asks. A refused one is used only where its category says what it is.
+
+    Of a longer dialogue that is not complied with only the last turn is what `control` is about, so it is left out.
+    """
     source = f"dialogues-{path.stem}"
     for row in read_jsonl(path):
+        if row["control"] != "comply" and len(row["messages"]) > 2:
+            continue
         if row["control"] == "comply":
             label: str = "benign"
             category: str | None = "benign"
@@ -137,7 +143,8 @@ def _dialogues(path: Path) -> Iterator[tuple[str, Row]]:
                 continue
             label = category.split(".")[0]
         calm = 0.0 if label in ("benign", "regulated_advice") else None
-        for text in [row["messages"][0]["content"], *row["asks"]]:
+        said = [message["content"] for message in row["messages"] if message["role"] == "user"]
+        for text in [*said, *row["asks"]]:
             yield row["id"], Row(text, label, category, calm, source)
 
 

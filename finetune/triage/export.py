@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ MAX_WINDOWS = 64
 
 
 def export(plan: recipe.Recipe, model: TriageModel, split: data.Split) -> Path:
-    """Write the weights folder. The temperature is fitted on one half of dev, for reports to use the other."""
-    folder = plan.weights_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.iterdir():
-        stale.unlink()
+    """Write the weights into `run_dir/weights`; `release` puts them in place.
+
+    The temperature is fitted on one half of dev, for reports to use the other.
+    """
+    folder = plan.run_dir / "weights"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     float_path = plan.run_dir / "model.fp32.onnx"
     _to_onnx(model, float_path)
     # Already optimised graphs only: the advice to preprocess is for other quantisers.
@@ -56,6 +59,19 @@ def export(plan: recipe.Recipe, model: TriageModel, split: data.Split) -> Path:
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     shipped.seal(folder)
     return folder
+
+
+def release(plan: recipe.Recipe) -> Path:
+    """Put the finished weights where the recipe says, by renames: who loads them meanwhile sees the old or the new."""
+    new, old = plan.weights_dir.with_name(".new"), plan.weights_dir.with_name(".old")
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(plan.run_dir / "weights", new)
+    if plan.weights_dir.exists():
+        plan.weights_dir.rename(old)
+    new.rename(plan.weights_dir)
+    shutil.rmtree(old, ignore_errors=True)
+    return plan.weights_dir
 
 
 def logits(path: Path, ids: list[list[int]]) -> NDArray[numpy.float32]:
@@ -119,7 +135,8 @@ def _copy_tokenizer(base: Path, folder: Path) -> None:
 def write_card(plan: recipe.Recipe, split: data.Split, report: Path) -> Path:
     """The model card, its figures from the report."""
     figures: dict[str, Any] = json.loads((report / "report.json").read_text())
-    config: dict[str, Any] = json.loads((plan.weights_dir / "config.json").read_text())
-    path = plan.weights_dir / "MODEL_CARD.md"
+    folder = plan.run_dir / "weights"
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    path = folder / "MODEL_CARD.md"
     path.write_text(card(plan, split, figures, config), encoding="utf-8")
     return path

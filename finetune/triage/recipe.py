@@ -22,6 +22,7 @@ class Data(_Section):
     sources: dict[str, PublicSource]
     authored: list[Path] = Field(description="Our own rows, with label, category and pair_id.")
     authored_repeat: int = Field(3, ge=1, description="How often an authored row counts in an epoch.")
+    train_only: list[Path] = Field(default=[], description="Authored files that were written after a look at dev.")
     dialogues: list[Path] = Field(default=[], description="Our dialogues: first user messages and their asks.")
     held_out_share: float = Field(0.15, gt=0, lt=1, description="Of the authored rows, by pair; they go to dev.")
     composed: int = Field(0, ge=0, description="Texts made by setting a row into a longer harmless context.")

@@ -31,11 +31,11 @@ def run(recipe_path: Path, resume: bool) -> Path:
             known = {"text": row.text, "label": row.label, "category": row.category, "toxicity": row.toxicity}
             out.write(json.dumps({**known, "source": row.source}, ensure_ascii=False) + "\n")
     model = fit(plan, split.train, resume)
-    export.export(plan, model, split)
+    weights = export.export(plan, model, split)
     report = plan.run_dir / "report"
-    evaluate.run(plan.run_dir / "dev.jsonl", report, plan.weights_dir)
+    evaluate.run(plan.run_dir / "dev.jsonl", report, weights)
     export.write_card(plan, split, report)
-    return plan.weights_dir
+    return export.release(plan)
 
 
 def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None = None) -> TriageModel:

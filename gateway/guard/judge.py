@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 from typing import Protocol
 
 from classifiers.triage import Judgement
@@ -31,8 +32,8 @@ class Judge:
         self._running: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="triage")
 
-    async def score(self, text: str) -> Judgement:
-        """Raises whatever the classifier raises."""
+    async def score(self, text: str, *, remember: bool = True) -> Judgement:
+        """Raises whatever the classifier raises. What is not worth remembering does not push out what is."""
         key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         known = self._remembered.get(key)
         if known is not None:
@@ -43,31 +44,40 @@ class Judge:
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         judgement = await future
-        if self._memory:
+        if remember and self._memory:
             self._remembered[key] = judgement
             while len(self._remembered) > self._memory:
                 self._remembered.popitem(last=False)
         return judgement
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
-                batch = [(text, future) for text, future in batch if not future.done()]
-                texts = [text for text, _ in batch]
-                try:
-                    judgements = await loop.run_in_executor(self._thread, self._classifier.score, texts)
-                except Exception as error:  # noqa: BLE001  the seam of a rail: handed to each who waits
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(error)
-                else:
-                    for (_, future), judgement in zip(batch, judgements, strict=True):
-                        if not future.done():
-                            future.set_result(judgement)
+                batch = [(text, future) for text, future in batch if not future.done()]  # some gave up
+                if batch:
+                    await self._score(batch)
         finally:
             self._running = None
+
+    async def _score(self, batch: list[tuple[str, asyncio.Future[Judgement]]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            texts = [text for text, _ in batch]
+            judgements = await loop.run_in_executor(self._thread, self._classifier.score, texts)
+            pairs = list(zip(batch, judgements, strict=True))
+        except Exception as error:  # noqa: BLE001  the seam of a rail: handed to each who waits
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), judgement in pairs:
+            if future.done():
+                continue
+            if all(map(isfinite, (*judgement.scores.values(), judgement.toxicity))):
+                future.set_result(judgement)
+            else:  # not a number is below every threshold, and would let everything through
+                future.set_exception(ValueError("the classifier gave no number"))
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

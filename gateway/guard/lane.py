@@ -79,7 +79,7 @@ class Lane:
             raise
         except TimeoutError:
             raise RailError(self._running(direction), "timeout") from None
-        except Exception as error:  # noqa: BLE001  the seam between a rail and us: whatever it raises is its failure
+        except Exception as error:
             raise RailError(self._running(direction), type(error).__name__) from error
 
     async def warm(self) -> None:
@@ -91,9 +91,7 @@ class Lane:
     async def close(self) -> None:
         """Let go of the engine's workers and connections."""
 
-    async def _run(
-        self, direction: Direction, messages: list[dict[str, str]], context: Mapping[str, object]
-    ) -> Check:
+    async def _run(self, direction: Direction, messages: list[dict[str, str]], context: Mapping[str, object]) -> Check:
         raise NotImplementedError
 
     def _running(self, direction: Direction) -> str:
@@ -109,9 +107,7 @@ class CompiledLane(Lane):
         if self._engine is not None:
             await self._engine.stop()
 
-    async def _run(
-        self, direction: Direction, messages: list[dict[str, str]], context: Mapping[str, object]
-    ) -> Check:
+    async def _run(self, direction: Direction, messages: list[dict[str, str]], context: Mapping[str, object]) -> Check:
         from nemoguardrails.rails.llm.options import RailType
 
         result = await self._engine.check_async(messages, rail_types=[RailType(direction)])
@@ -136,9 +132,7 @@ class ColangLane(Lane):
 
     colang = True
 
-    async def _run(
-        self, direction: Direction, messages: list[dict[str, str]], context: Mapping[str, object]
-    ) -> Check:
+    async def _run(self, direction: Direction, messages: list[dict[str, str]], context: Mapping[str, object]) -> Check:
         response = await self._engine.generate_async(
             messages=[{"role": "context", "content": dict(context)}, *messages],
             options={"rails": [direction], "log": {"internal_events": True}},

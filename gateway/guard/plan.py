@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from classifiers.triage import Judgement
-
 from classifiers.labels import label_of
+from classifiers.triage import Judgement
 from gateway.guard.policy import ROUTES, Policy
 from gateway.guard.segments import Kind, Segment
 from gateway.guard.verdict import Plan
@@ -36,10 +35,10 @@ def merge(policy: Policy, found: Sequence[Unit], judged: Sequence[Judgement]) ->
         if unit.kind == "tool":
             scores = {"prompt_injection": scores.get("prompt_injection", 0.0)}
         route, label = policy.route(scores)
-        if not judgement.complete and ROUTES.index(route) < ROUTES.index("review"):
-            route = "review"
         if unit.kind == "tool" and route == "allow":
             label = "benign"
+        if not judgement.complete and ROUTES.index(route) < ROUTES.index("review"):
+            route = "review"
         category = judgement.category if label_of(judgement.category) == label else label
         toxicity = max(plan.toxicity, judgement.toxicity if unit.kind == "user" else 0.0)
         candidate = Plan(route, label, category, scores.get(label, 0.0), scores, toxicity, judgement.tier)

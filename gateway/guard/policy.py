@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from classifiers.labels import CATEGORIES, LABELS
 from gateway.chat import Route
 from gateway.config import read_yaml
 from gateway.errors import ConfigError
+from gateway.guard.lane import UNNAMED, rail_name
 
 # From the mildest to the strictest; where labels disagree the strictest wins.
 ROUTES: tuple[Route, ...] = ("allow", "advise", "review", "refuse")
@@ -48,6 +49,13 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 Score = Annotated[float, Field(ge=0, le=1)]
 Words = Annotated[str, Field(min_length=1)]
 
+DEFAULT_ROUTES: Mapping[str, Mapping[Route, float]] = {
+    "harmful": {"refuse": 0.7, "review": 0.4},
+    "hate": {"refuse": 0.7, "review": 0.4},
+    "self_harm": {"refuse": 0.6, "review": 0.3},
+    "prompt_injection": {"refuse": 0.8, "review": 0.4},
+    "regulated_advice": {"advise": 0.5},
+}
 DEFAULT_REFUSAL = "I can't help with that. If there is something else I can do for you, please ask."
 DEFAULT_GUIDANCE = (
     "Give no personal recommendation. Explain the general considerations, and say what a licensed professional does."
@@ -78,15 +86,9 @@ class Rules(Section):
     on_block: Literal["completion", "error"] = Field("completion", description="A block's shape on the wire.")
     refusal_style: Literal["content", "refusal", "both"] = Field("both", description="Fields that carry the words.")
     routes: dict[Label, dict[Route, Score]] = Field(
-        default={
-            "harmful": {"refuse": 0.7, "review": 0.4},
-            "hate": {"refuse": 0.7, "review": 0.4},
-            "self_harm": {"refuse": 0.6, "review": 0.3},
-            "prompt_injection": {"refuse": 0.8, "review": 0.4},
-            "regulated_advice": {"advise": 0.5},
-        },
-        description="Per label: the least score for each route. The highest threshold reached decides; "
-        "of several labels, the strictest route.",
+        default={label: dict(least) for label, least in DEFAULT_ROUTES.items()},
+        description="Per label: the least score for each route. The highest threshold reached decides; of several "
+        "labels, the strictest route. A label that is not named keeps its default; `{}` lets it through.",
     )
     toxicity: Toxicity = Toxicity()
     colang_routes: frozenset[Route] = Field(
@@ -98,8 +100,17 @@ class Rules(Section):
         default={}, description="Named regular expressions that flows use: `execute matches(pattern=..., text=...)`."
     )
     streaming: Streaming = Streaming()
-    fail_modes: dict[str, FailMode] = Field(default={}, description="Per rail, or `default`; closed where not said.")
+    fail_modes: dict[str, FailMode] = Field(
+        default={},
+        description="Per flow of config.yml, `triage`, `toxicity`, `nemo` (a failure that names no flow) or `default`; "
+        "closed where not said.",
+    )
     rail_timeout_seconds: float = Field(2, gt=0, description="A rail that takes longer has failed.")
+
+    @field_validator("routes", mode="after")
+    @classmethod
+    def _with_defaults(cls, routes: dict[str, dict[Route, float]]) -> dict[str, dict[Route, float]]:
+        return {label: dict(routes.get(label, least)) for label, least in DEFAULT_ROUTES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +125,15 @@ class Policy:
     def route(self, scores: Mapping[str, float]) -> tuple[Route, str]:
         """The route for these scores, and the label that led to it.
 
-        Each label leads to the route with the highest threshold that its score reaches; of these the strictest wins.
+        Each label leads to the route with the highest threshold that its score reaches (of equal ones, the stricter);
+        of these the strictest wins.
         """
         led: list[tuple[int, float, str]] = []
         for label, score in scores.items():
-            reached = [(least, route) for route, least in self.rules.routes.get(label, {}).items() if score >= least]
+            routes = self.rules.routes.get(label, {}).items()
+            reached = [(least, ROUTES.index(route)) for route, least in routes if score >= least]
             if reached:
-                led.append((ROUTES.index(max(reached)[1]), score, label))
+                led.append((max(reached)[1], score, label))
         if not led or max(led)[0] == 0:
             return "allow", max(scores, key=lambda label: scores[label], default="benign")
         rank, _, label = max(led)
@@ -158,14 +171,27 @@ def load(rails_dir: Path, name: str) -> Policy:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if part != "[key]")
         raise ConfigError(f"{path}: {key} - {first['msg'].removeprefix('Value error, ')}") from None
+    known = {"default", "triage", "toxicity", UNNAMED, *_rails(folder / "config.yml")}
+    for rail in rules.fail_modes:
+        if rail not in known:
+            raise ConfigError(f"{path}: fail_modes.{rail} - unknown rail; known are {', '.join(sorted(known))}")
     return Policy(name, folder, version(folder), rules)
 
 
+def _rails(path: Path) -> set[str]:
+    """The rails that a `config.yml` names; what else is wrong with it, `nemo.load` says."""
+    rails = read_yaml(path).get("rails")
+    sections = [rails.get(direction) for direction in ("input", "output")] if isinstance(rails, dict) else []
+    flows = [section.get("flows") for section in sections if isinstance(section, dict)]
+    return {rail_name(str(flow)) for found in flows if isinstance(found, list) for flow in found}
+
+
 def version(folder: Path) -> str:
-    """A hash of the names and contents of the policy's files."""
+    """A hash of the names and contents of the policy's files. Hidden files and folders are no part of it."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in name.parts):
+            digest.update(f"{name.as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return f"sha256:{digest.hexdigest()[:16]}"

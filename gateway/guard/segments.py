@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gateway.chat import Message
+from gateway.chat import Message, dump
 
 Kind = Literal["user", "tool"]
+
+_KINDS: Mapping[str, Kind] = {"user": "user", "assistant": "user", "tool": "tool", "function": "tool"}
+
+# Of a reply's message: fields whose strings are not shown as text, and those of nested objects whose strings are.
+_NO_TEXT = frozenset({"role", "name", "id", "tool_calls", "function_call", "tool_call_id"})
+_NESTED_TEXT = frozenset({"text", "refusal", "thinking", "reasoning", "summary", "transcript", "content"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +28,22 @@ class Segment:
 
 
 def new_segments(messages: list[Message]) -> list[Segment]:
-    """The texts after the last assistant message: user turns, and tool results, which are untrusted."""
+    """The texts after the model's last reply: user turns, and tool results, which are untrusted.
+
+    Assistant messages at the very end are the beginning of a reply that the client put into the model's mouth: they
+    are new too, and do not hide the turn before them.
+    """
+    end = len(messages)
+    while end and messages[end - 1].get("role") == "assistant":
+        end -= 1
+    begin = end
+    while begin and messages[begin - 1].get("role") != "assistant":
+        begin -= 1
     found: list[Segment] = []
-    for index in range(len(messages) - 1, -1, -1):
-        role = messages[index].get("role")
-        if role == "assistant":
-            break
-        if role == "user":
-            found[:0] = _of(messages[index], index, "user")
-        elif role in ("tool", "function"):
-            found[:0] = _of(messages[index], index, "tool")
+    for index in range(begin, len(messages)):
+        kind = _KINDS.get(str(messages[index].get("role")))
+        if kind is not None:
+            found += _of(messages[index], index, kind)
     return found
 
 
@@ -59,23 +72,82 @@ def rewritten(messages: list[Message], segment: Segment, text: str) -> list[Mess
     return changed
 
 
-def reply_texts(message: Message) -> list[tuple[str, str]]:
-    """What of a reply's message (or delta) is shown: field and text. A content array's parts are joined."""
+def reply_texts(message: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What of a reply's message (or delta) is shown: field and text, fields that we do not know included.
+
+    What is nested (the parts of a content array, reasoning details, a transcript of speech) is joined. Not covered:
+    pictures and sound.
+    """
     texts: list[tuple[str, str]] = []
-    for name in ("content", "refusal", "reasoning_content", "reasoning"):
-        value = message.get(name)
-        if isinstance(value, list):
-            parts = [part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
-            value = "\n".join(parts)
-        if isinstance(value, str) and value:
-            texts.append((name, value))
+    for name, value in message.items():
+        if not value or name in _NO_TEXT:
+            continue
+        text = value if isinstance(value, str) else "".join(_nested(value))
+        if text:
+            texts.append((name, text))
     return texts
 
 
-def tool_arguments(message: Message) -> list[str]:
-    """The arguments of the tool calls in a reply's message, JSON as text."""
-    calls = [call.get("function") or call.get("custom") or {} for call in message.get("tool_calls") or []]
-    if isinstance(message.get("function_call"), dict):
-        calls.append(message["function_call"])
-    texts = [call.get("arguments") or call.get("input") for call in calls if isinstance(call, dict)]
-    return [text for text in texts if isinstance(text, str) and text]
+def with_text(message: Mapping[str, Any], name: str, text: str) -> Message:
+    """The message with the text of one field replaced; a content array becomes one part, other nesting is dropped."""
+    value: Any = text
+    if not isinstance(message[name], str):
+        value = [{"type": "text", "text": text}] if name == "content" else None
+    return {**message, name: value}
+
+
+def _nested(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _nested(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name in _NESTED_TEXT:
+                yield from _nested(item)
+
+
+def tool_arguments(message: Mapping[str, Any]) -> list[tuple[int | None, str]]:
+    """The arguments of the tool calls in a reply's message as text, each with its position (None: `function_call`)."""
+    calls = message.get("tool_calls")
+    texts: list[tuple[int | None, str]] = [
+        (position, _arguments(call)) for position, call in enumerate(calls if isinstance(calls, list) else [])
+    ]
+    if message.get("function_call"):
+        texts.append((None, _arguments({"function": message["function_call"]})))
+    return [(position, text) for position, text in texts if text]
+
+
+def with_arguments(message: Mapping[str, Any], position: int | None, text: str) -> Message:
+    """The message with the arguments of one tool call replaced."""
+    if position is None:
+        return {**message, "function_call": {**message["function_call"], "arguments": text}}
+    calls = list(message["tool_calls"])
+    kind, name = ("custom", "input") if "custom" in calls[position] else ("function", "arguments")
+    calls[position] = {**calls[position], kind: {**calls[position][kind], name: text}}
+    return {**message, "tool_calls": calls}
+
+
+def tool_pieces(delta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The pieces of tool-call arguments in a delta: a name for the call, and the piece.
+
+    A call without arguments is a piece too, an empty one: its name alone would tell the client to act.
+    """
+    pieces: list[tuple[str, str]] = []
+    calls = delta.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        number = call.get("index", 0) if isinstance(call, dict) else 0
+        pieces.append((f"tool_calls.{number}", _arguments(call)))
+    if delta.get("function_call"):
+        pieces.append(("function_call", _arguments({"function": delta["function_call"]})))
+    return pieces
+
+
+def _arguments(call: Any) -> str:
+    """What a tool call is called with. Some servers send objects where OpenAI sends their JSON."""
+    call = call if isinstance(call, dict) else {}
+    function = call.get("function") or call.get("custom")
+    function = function if isinstance(function, dict) else {}
+    value = function.get("arguments") or function.get("input") or ""
+    return value if isinstance(value, str) else dump(value).decode()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from gateway.chat import Route
+
 ENDPOINTS = ("chat_completions",)
 OUTCOMES = ("allow", "advise", "modify", "block", "would_block", "error", "cancelled")
-SOURCES = ("triage", "input_rail", "output_rail", "tool_rail", "model", "upstream_filter")
+STAGES = ("triage", "input_rails", "output_rails")
+# Who refused: the gateway, at one of its stages, or the model and what stands behind it.
+OWN_SOURCES = ("triage", "input_rail", "output_rail", "tool_rail")
+MODEL_SOURCES = ("model", "upstream_filter")
 FAST = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -53,7 +58,8 @@ class Metrics:
     """The metrics of one gateway, in a registry of their own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a `_created` series for each would double what is scraped
+        # A `_created` series for each would double what is scraped.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._by_name: dict[str, Counter | Gauge | Histogram] = {}
         for row in TABLE:
@@ -78,16 +84,29 @@ class Metrics:
 
     def declare(self, policy: str, policy_version: str, version: str, categories: Iterable[str]) -> None:
         """Make the known label sets exist at zero, so that a rate over them is defined from the start."""
-        for outcome in OUTCOMES:
-            for endpoint in ENDPOINTS:
+        for endpoint in ENDPOINTS:
+            for outcome in OUTCOMES:
                 self._by_name["requests_total"].labels(endpoint, policy, outcome)
-        for category in (*categories, "rail"):
-            for source in ("triage", "input_rail", "output_rail", "tool_rail"):
+            self._by_name["request_duration_seconds"].labels(endpoint)
+            self._by_name["overhead_seconds"].labels(endpoint)
+        categories = (*dict.fromkeys(categories), "rail")
+        for label in categories:
+            if "." not in label and label != "rail":
+                for route in get_args(Route):
+                    self._by_name["triage_total"].labels(label, route, "encoder")
+        for route, tier in (("allow", "none"), ("review", "failed")):  # nothing new to judge; no verdict
+            self._by_name["triage_total"].labels("benign", route, tier)
+        for category in categories:
+            for source in OWN_SOURCES:
                 self._by_name["refusals_total"].labels(policy, source, category)
-        for source in ("model", "upstream_filter"):
+                self._by_name["would_refuse_total"].labels(policy, source, category)
+        for source in MODEL_SOURCES:
             self._by_name["refusals_total"].labels(policy, source, "none")
+        for stage in STAGES:
+            self._by_name["stage_duration_seconds"].labels(stage)
         for kind in ("prompt", "completion"):
             self._by_name["tokens_total"].labels(kind)
+        self._by_name["build_info"].clear()  # of a policy that was replaced
         self.gauge("build_info", version=version, policy_version=policy_version).set(1)
 
     def expose(self) -> bytes:

@@ -15,7 +15,10 @@ from gateway.record.metrics import Metrics
 
 @dataclass(slots=True)
 class Observation:
-    """Filled in by the stages as the request flows down; `finish` turns it into metrics and a log line, once."""
+    """Filled in by the stages as the request flows down; `finish` turns it into metrics and a log line, once.
+
+    Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
+    """
 
     metrics: Metrics
     endpoint: str
@@ -32,6 +35,7 @@ class Observation:
     route: str = ""
     score: float = 0.0
     upstream_seconds: float = 0.0
+    client_seconds: float = 0.0
     guard_seconds: float = 0.0
     error: str = ""
     finished: bool = False
@@ -109,7 +113,8 @@ class Observation:
             "requests_total", endpoint=self.endpoint, policy=self.policy, outcome=outcome or self.decision
         )
         self.metrics.observe("request_duration_seconds", total, endpoint=self.endpoint)
-        self.metrics.observe("overhead_seconds", max(0.0, total - self.upstream_seconds), endpoint=self.endpoint)
+        ours = total - self.upstream_seconds - self.client_seconds
+        self.metrics.observe("overhead_seconds", max(0.0, ours), endpoint=self.endpoint)
         if self.upstream_seconds:
             self.metrics.observe("upstream_duration_seconds", self.upstream_seconds)
         structlog.get_logger().info(

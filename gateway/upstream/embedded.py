@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from gateway.errors import BadRequest, ConfigError
-from gateway.upstream.engine import Job, Piece
+from gateway.upstream.engine import Job, Piece, cores
 from gateway.upstream.generation import Generation
 from gateway.upstream.layout import END, PAD, Layout, PromptTooLong
 from gateway.upstream.worker import Worker
@@ -51,11 +51,11 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 class EmbeddedEngine:
-    """`Engine` over a folder written by `finetune.hhh.export`; None is the shipped one. `threads` 0 counts as 1."""
+    """`Engine` over a folder written by `finetune.hhh.export`; None is the shipped one."""
 
-    def __init__(self, folder: Path | None = None, threads: int = 1, max_batch: int = 8) -> None:
+    def __init__(self, folder: Path | None = None, threads: int = 0, max_batch: int = 8) -> None:
         self.folder = folder or SHIPPED
-        self.threads = max(1, threads)
+        self.threads = cores(threads)
         self.max_batch = max_batch
         self._worker: Worker | None = None
 

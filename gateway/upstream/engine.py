@@ -5,6 +5,7 @@ An engine turns messages into text. It knows nothing of HTTP or of OpenAI's shap
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,11 @@ class Engine(Protocol):
 
         Raises `BadRequest` (`context_length_exceeded`) and `UpstreamError`.
         """
+
+
+def cores(threads: int) -> int:
+    """The threads of an engine: those asked for, or (0) all cores but one, which the event loop keeps."""
+    return threads or max(1, (os.cpu_count() or 1) - 1)
 
 
 class Sampler:

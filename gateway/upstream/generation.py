@@ -7,6 +7,7 @@ works on; what it emits is read by `pieces` on the loop. Neither knows how logit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from gateway.upstream.engine import Finish, Job, Logits, Piece, Sampler
@@ -119,7 +120,7 @@ class Generation:
         self._emit(Piece(text, finish, len(self.prompt), self.count))
 
     def _emit(self, item: Piece | Exception) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to read it
             self._loop.call_soon_threadsafe(self._out.put_nowait, item)
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import BadRequest, ConfigError
-from gateway.upstream.engine import Job, Piece
+from gateway.upstream.engine import Job, Piece, cores
 from gateway.upstream.generation import Generation
 from gateway.upstream.worker import Worker
 
@@ -24,11 +24,11 @@ MARKS = re.compile("\ue000(\\d+)\ue001")
 
 
 class TransformersEngine:
-    """`Engine` over transformers' `generate`. `threads` 0 leaves torch's own choice."""
+    """`Engine` over transformers' `generate`. The threads are torch's, for the whole process."""
 
     def __init__(self, model: str, threads: int = 0, max_batch: int = 8) -> None:
         self.model = model
-        self.threads = threads
+        self.threads = cores(threads)
         self.max_batch = max_batch
         self._worker: Worker | None = None
 
@@ -67,8 +67,7 @@ class Transformer:
             raise ConfigError(
                 f"upstream.model: {model} needs {error.name}, which is not installed. pip install 'hhh-gateway[local]'"
             ) from None
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
         try:
             tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model)
             network: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto")

@@ -74,7 +74,7 @@ class Worker:
         while not self._closed.is_set():
             fresh: list[Generation] = []
             try:
-                fresh = self._arrivals()
+                self._arrive(fresh)
                 if fresh:
                     self.model.admit(fresh)
                 if self.model.active():
@@ -83,10 +83,9 @@ class Worker:
                 self._fail([*self.model.active(), *fresh], error)
         self._drain()
 
-    def _arrivals(self) -> list[Generation]:
-        """Waiting generations for which there is room, opened. Blocks while there is nothing else to do."""
+    def _arrive(self, fresh: list[Generation]) -> None:
+        """Fill `fresh` with waiting generations for which there is room, opened. Blocks while nothing else is to do."""
         active = len(self.model.active())
-        fresh: list[Generation] = []
         while active + len(fresh) < self.max_batch:
             try:
                 generation = self._waiting.get(block=not active and not fresh)
@@ -96,13 +95,11 @@ class Worker:
                 break
             if generation.cancelled:
                 continue
+            fresh.append(generation)
             try:
                 self.model.open(generation)
             except ClientError as error:
-                generation.fail(error)
-                continue
-            fresh.append(generation)
-        return fresh
+                fresh.pop().fail(error)
 
     def _fail(self, generations: list[Generation], error: Exception) -> None:
         for generation in generations:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.hhh import augment, batches, corpus, recipe, tokenizer
+from finetune.hhh import augment, batches, corpus, phrasing, recipe, tokenizer
 from gateway.upstream.layout import SPECIALS, Layout, PromptTooLong
 
 TEXTS = [
@@ -162,7 +162,9 @@ def test_the_same_seed_gives_the_same_batches(layout: Layout) -> None:
     ]
 
     def ids(epoch: int) -> list[list[list[int]]]:
-        epochs = batches.Epochs(layout, rows, ["hello"], seed=3, batch_tokens=256, context=128)
+        epochs = batches.Epochs(
+            layout, corpus.Corpus(train=rows, helpers=["hello"]), seed=3, batch_tokens=256, context=128
+        )
         return [[example.ids for example in batch] for batch in epochs.batches("dialogues", epoch)]
 
     assert ids(0) == ids(0)
@@ -177,6 +179,38 @@ def test_augmentation_keeps_questions_recognisable() -> None:
     assert text in versions
     assert len(versions) > 20
     assert all("stocks" in version.lower() or "bonds" in version.lower() for version in versions)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("What is a bear market?", ["bear market"]),
+        ("bear market meaning", ["bear market"]),
+        ("What is the difference between stocks and bonds?", ["stocks", "bonds"]),
+        ("How do I save for a car?", ["save for a car"]),
+        ("How does a mortgage work?", ["a mortgage"]),
+        ("Should we rent or buy?", ["rent or buy"]),
+        ("Why do prices rise?", ["prices rise"]),
+    ],
+)
+def test_a_frame_changes_and_the_topic_stays(text: str, kept: list[str]) -> None:
+    draw = random.Random(2)
+    versions = {phrasing.rephrase(text, draw) for _ in range(100)}
+    assert len(versions) >= 5
+    assert all(part in version for part in kept for version in versions)
+
+
+@pytest.mark.parametrize("text", ["Hello", "my card was stolen", "What is your name?", "100 minus 30"])
+def test_what_fits_no_frame_is_left_alone(text: str) -> None:
+    assert phrasing.rephrase(text, random.Random(2)) == text
+
+
+def test_the_opening_of_an_answer_counts_more() -> None:
+    example = batches.Example(list(range(30)), [False] * 4 + [True] * 14 + [False] * 3 + [True] * 9)
+    batch = batches.collate([example], 0, opening=2.5)
+    heavy = [i for i, weight in enumerate(batch.weights[0].tolist()) if weight == 2.5]
+    assert heavy == [*range(4, 14), *range(21, 30)]
+    assert set(batches.collate([example], 0).weights[0].tolist()) == {1.0}
 
 
 @pytest.mark.parametrize(

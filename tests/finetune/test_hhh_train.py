@@ -3,10 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
-from finetune.hhh import train
+from finetune.hhh import export, graph, train
+from gateway.errors import ConfigError
+from gateway.upstream.embedded import EmbeddedEngine
+from gateway.upstream.engine import Job, Sampling
 
 STEPS = 10
 
@@ -33,7 +38,7 @@ def recipe(folder: Path, runs: str, steps: int = STEPS) -> Path:
         "name": "tiny",
         "runs": str(folder / runs),
         "data": {"authored": str(data), "shared": str(folder / "none")},
-        "model": {"vocabulary": 330, "hidden": 32, "layers": 2, "heads": 2, "feedforward": 64, "context": 96},
+        "model": {"vocabulary": 330, "hidden": 32, "layers": 2, "heads": 2, "feedforward": 64, "context": 256},
         "training": {
             "max_steps": steps,
             "max_minutes": 60,
@@ -89,3 +94,50 @@ def test_a_resumed_run_gives_the_same_losses(tmp_path: Path, whole: Path, stop: 
 def test_resuming_nothing_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         train.run(recipe(tmp_path, "runs"), resume=True)
+
+
+def test_the_graph_says_what_pytorch_says(whole: Path, tmp_path: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(str(whole / "model"), attn_implementation="eager").float().eval()
+    path = tmp_path / "model.onnx"
+    graph.save(graph.build(model, quantise=False), str(path))
+    session = export.Session(path, layers=2, heads=2, width=16)
+    ids = list(range(9, 40))
+    with torch.inference_mode():
+        expected = model(input_ids=torch.tensor([ids])).logits[0, -1].numpy()
+    logits, past = session.run(ids, session.empty)
+    assert np.abs(logits - expected).max() < 1e-4
+    logits, past = session.run(ids[:10], session.empty)
+    for token in ids[10:]:
+        logits, past = session.run([token], past)
+    assert np.abs(logits - expected).max() < 1e-4
+
+
+async def test_an_exported_run_is_served(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "weights" / "tiny"
+    out.mkdir(parents=True)
+    (out / "old").touch()
+    assert export.export(whole, out) == out
+    assert sorted(path.name for path in out.iterdir()) == [
+        "MODEL_CARD.md",
+        "config.json",
+        "manifest.json",
+        "model.onnx",
+        "tokenizer.json",
+    ]
+    checks = json.loads((whole / "export.json").read_text())
+    assert checks["greedy_tokens_agreeing"] > 0.8
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "authored/talk.jsonl" in card
+    engine = EmbeddedEngine(out)
+    await engine.start()
+    try:
+        job = Job([{"role": "user", "content": "number 3"}], "comply", Sampling(max_tokens=4))
+        pieces = [piece async for piece in engine.generate(job)]
+        assert pieces[-1].completion_tokens <= 4
+    finally:
+        await engine.close()
+    (out / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match="sha256"):
+        await EmbeddedEngine(out).start()

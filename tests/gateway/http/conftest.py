@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from gateway.app import create_app
 from gateway.config import load
 from tests.conftest import ROOT, Running
-from tests.fakes import Recorder, Words, samples
+from tests.fakes import Recorder, Wire, Words, samples
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "What is an index fund?"}]}
 
@@ -22,6 +23,32 @@ HELLO = {"model": "m", "messages": [{"role": "user", "content": "What is an inde
 def chat(text: str, **fields: Any) -> dict[str, Any]:
     """A request that says one thing."""
     return {"model": "m", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def check_error(response: httpx.Response, status: int, code: str | None, upstream: Recorder | Wire | None) -> str:
+    """An error in OpenAI's shape, all four keys, that gives nothing away. Returns its message."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert body.keys() == {"error"}
+    error = body["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    assert error["param"] is None or isinstance(error["param"], str)
+    assert error["code"] == code, response.text
+    check_private(response, upstream)
+    return str(error["message"])
+
+
+def check_private(response: httpx.Response, upstream: Recorder | Wire | None) -> None:
+    """No trace of what is inside, and no address of what is behind."""
+    said = response.text + str(response.headers)
+    for word in ("Traceback", 'File "', "aiohttp", "site-packages", "Errno", "127.0.0.1", "localhost"):
+        assert word not in said
+    if upstream is not None:
+        assert upstream.url.split(":")[2].split("/")[0] not in response.text
 
 
 @dataclass
@@ -44,18 +71,24 @@ class Front:
         return samples(self.client.get("/metrics").text)
 
 
+@contextmanager
+def started(url: str, retries: int) -> Iterator[httpx.Client]:
+    """A gateway with the finance policy in front of a model server that may fail as often as it likes."""
+    upstream = {"base_url": url, "retries": retries, "breaker": {"failures": 1_000_000}}
+    config = load(None, rails_dir=ROOT / "rails", upstream=upstream, limits={"messages": 50, "characters": 20_000})
+    running = Running(create_app(config, classifier=Words()))
+    with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
+        yield client
+    running.stop()
+
+
 @pytest.fixture(scope="session")
 def _front() -> Iterator[Front]:
     recorder = Recorder()
     behind = Running(recorder)
     recorder.url = f"{behind.url}/v1"
-    upstream = {"base_url": recorder.url, "retries": 0, "breaker": {"failures": 1_000_000}}
-    limits = {"messages": 50, "characters": 20_000}
-    config = load(None, rails_dir=ROOT / "rails", upstream=upstream, limits=limits)
-    running = Running(create_app(config, classifier=Words()))
-    with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
+    with started(recorder.url, retries=0) as client:
         yield Front(client, recorder)
-    running.stop()
     behind.stop()
 
 
@@ -64,6 +97,26 @@ def front(_front: Front) -> Front:
     """The shared gateway, its model server as new."""
     _front.upstream.reset()
     return _front
+
+
+@pytest.fixture(scope="session")
+def _wired() -> Iterator[tuple[httpx.Client, Wire]]:
+    wire = Wire()
+    with started(wire.url, retries=1) as client:
+        yield client, wire
+    wire.stop()
+
+
+@pytest.fixture
+def say(_wired: tuple[httpx.Client, Wire]) -> Callable[..., tuple[httpx.Client, Wire]]:
+    """A gateway that retries once, in front of a server that says these bytes, one reply after the other."""
+
+    def start(*replies: bytes | None) -> tuple[httpx.Client, Wire]:
+        client, wire = _wired
+        wire.say(*replies)
+        return client, wire
+
+    return start
 
 
 @pytest.fixture

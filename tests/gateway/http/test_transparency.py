@@ -16,13 +16,14 @@ from tests.fakes import Recorder
 from tests.gateway.http.conftest import HELLO, Front, chat
 
 REQUEST = (
-    b'\n{ "model" :"some/model:7b",\t"n": 2, "logprobs":true,  "top_logprobs" : 3,"temperature":1.0e-1,"top_p":1.00,\r\n'
-    b'"seed":9007199254740993123, "x_vendor":{"b":1,"a":[null,true,{}]},"metadata":{"k":"v"},"stop":["\\u00e9","\xc3\xa9"],'
-    b'"tools":[{"type":"function","function":{"name":"price","description":"\xf0\x9f\x92\xb6","parameters":{"type":"object",'
-    b'"properties":{"id":{"type":"string"},"ID":{"type":"string"}}},"strict":true}}],"tool_choice":"auto",'
-    b'"messages":[{"role":"system","content":"Be brief."},{"content":[{"type":"text","text":"What is \\ud83d\\udcb6 and '
-    b'\xe2\x82\xac?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo=","detail":"low"}}],'
-    b'"role":"user","name":"ann"},{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function",'
+    b'\n{ "model" :"some/model:7b",\t"n": 2, "logprobs":true,  "top_logprobs" : 3,"temperature":1.0e-1,\r\n'
+    b'"top_p":1.00,"seed":9007199254740993123, "x_vendor":{"b":1,"a":[null,true,{}]},"metadata":{"k":"v"},'
+    b'"stop":["\\u00e9","\xc3\xa9"],"tools":[{"type":"function","function":{"name":"price",'
+    b'"description":"\xf0\x9f\x92\xb6","parameters":{"type":"object","properties":{"id":{"type":"string"},'
+    b'"ID":{"type":"string"}}},"strict":true}}],"tool_choice":"auto",'
+    b'"messages":[{"role":"system","content":"Be brief."},{"content":[{"type":"text","text":"What is \\ud83d\\udcb6 '
+    b'and \xe2\x82\xac?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo=","detail":"low"}'
+    b'}],"role":"user","name":"ann"},{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function",'
     b'"function":{"name":"price","arguments":"{\\"id\\": \\"X\\"}"}}]},{"role":"tool","tool_call_id":"c1",'
     b'"content":"12.50"},{"role":"user","content":"And now?   "}],"user":"u-1","response_format":{"type":"text"} }\n\n'
 )
@@ -32,8 +33,8 @@ REPLY = (
     b'{"index":0,"message":{"role":"assistant","content":"About 12.50 \xe2\x82\xac \\u2014 today.","refusal":null,'
     b'"annotations":[],"audio":null},"logprobs":{"content":[{"token":"A","logprob":-0.10,"bytes":[65],'
     b'"top_logprobs":[]}],"refusal":null},"finish_reason":"stop"},'
-    b'{"index":1,"message":{"role":"assistant","content":null,"reasoning_content":"I look it up.","tool_calls":[{"id":"c2",'
-    b'"type":"function","function":{"name":"price","arguments":"{\\"id\\":\\"Y\\"}"}}]},"logprobs":null,'
+    b'{"index":1,"message":{"role":"assistant","content":null,"reasoning_content":"I look it up.",'
+    b'"tool_calls":[{"id":"c2","type":"function","function":{"name":"price","arguments":"{\\"id\\":\\"Y\\"}"}}]},"logprobs":null,'
     b'"finish_reason":"tool_calls","x_extra":1.50}],'
     b'"usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12,"prompt_tokens_details":{"cached_tokens":0}},'
     b'"system_fingerprint":"fp_1","service_tier":"default","x_vendor":[1,2.0,{"deep":[]}]}\n'

@@ -1,0 +1,170 @@
+"""The checks of a policy on one text: its lanes, and toxicity; with fail modes, shadow mode and the counting.
+
+What a check finds is a `Verdict` (it must not pass), a `Rewrite` (it may, changed) or None (it may, as it is).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from classifiers.triage import Judgement
+from gateway.errors import RailFailed
+from gateway.guard.judge import Judge
+from gateway.guard.lane import Check, Direction, Lane, RailError
+from gateway.guard.policy import Policy
+from gateway.guard.segments import reply_texts
+from gateway.guard.verdict import SOURCES, Plan, Stage, Verdict
+from gateway.record.observation import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What all checks of one request share. `user` is what the reply answers."""
+
+    user: str
+    plan: Plan
+    seen: Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """A rail changed the text."""
+
+    rail: str
+    text: str
+
+
+class Refusals(Protocol):
+    def refuses(self, text: str) -> bool:
+        """Whether a reply reads as the model's own refusal."""
+
+
+class Checks:
+    """One policy's checks. Stateless between requests but for the judge's memory."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        lanes: tuple[Lane, Lane],
+        judge: Judge,
+        refusals: Refusals,
+        triage_timeout_seconds: float,
+    ) -> None:
+        self.policy = policy
+        self.shadow = policy.rules.mode == "shadow"
+        self._fast, self._colang = lanes
+        self._judge = judge
+        self._refusals = refusals
+        self._triage_timeout_seconds = triage_timeout_seconds
+
+    async def warm(self) -> None:
+        """Run every lane and the classifier once."""
+        await asyncio.gather(self._fast.warm(), self._colang.warm(), self._judge.score("Hello", remember=False))
+
+    async def close(self) -> None:
+        """Let go of the lanes' engines."""
+        await asyncio.gather(self._fast.close(), self._colang.close())
+
+    async def judge(self, texts: Sequence[str], seen: Observation) -> list[Judgement] | None:
+        """Triage's judgement of each text; None when triage failed, and its fail mode is open."""
+        try:
+            async with asyncio.timeout(self._triage_timeout_seconds):
+                return await asyncio.gather(*(self._judge.score(text) for text in texts))
+        except Exception as error:  # noqa: BLE001  the seam of a rail
+            self._failed("triage", _name(error), seen)
+            return None
+
+    async def of_input(self, text: str, turn: Turn) -> Verdict | Rewrite | None:
+        """The input rails on one new text."""
+        return await self._lanes("input", text, turn, "input")
+
+    async def of_reply(self, text: str, turn: Turn, stage: Stage, fresh: str | None = None) -> Verdict | Rewrite | None:
+        """The output rails on one text of the reply, then its toxicity, of which only the `fresh` part counts."""
+        found = await self._lanes("output", text, turn, stage)
+        if isinstance(found, Verdict):
+            return found
+        judged = found.text if found is not None else fresh if fresh is not None else text
+        return await self._toxicity(judged, turn, stage) or found
+
+    async def _lanes(self, direction: Direction, text: str, turn: Turn, stage: Stage) -> Verdict | Rewrite | None:
+        rewrite: Rewrite | None = None
+        for lane in self._of_route(turn.plan):
+            check = await self._run(lane, direction, text, turn)
+            if check.decision == "block":
+                verdict = self._rail_verdict(stage, check, turn.plan, lane)
+                if self.refused(verdict, turn.seen):
+                    return verdict
+            elif check.decision == "modify" and not self.shadow:
+                text = check.content or ""
+                rewrite = Rewrite(check.rail, text)
+        return rewrite
+
+    def _of_route(self, plan: Plan) -> tuple[Lane, ...]:
+        return (self._fast, self._colang) if plan.route in self.policy.rules.colang_routes else (self._fast,)
+
+    async def _run(self, lane: Lane, direction: Direction, text: str, turn: Turn) -> Check:
+        user, reply = (text, None) if direction == "input" else (turn.user or " ", text)
+        seconds = self.policy.rules.rail_timeout_seconds
+        try:
+            return await lane.check(direction, user, reply, turn.plan.context(), seconds)
+        except RailError as error:
+            self._failed(error.rail, error.error, turn.seen)
+            return Check("pass")
+
+    async def _toxicity(self, text: str, turn: Turn, stage: Stage) -> Verdict | None:
+        limit = self.policy.rules.toxicity.output
+        if limit is None:
+            return None
+        try:
+            async with asyncio.timeout(self.policy.rules.rail_timeout_seconds):
+                judgement = await self._judge.score(text, remember=False)
+        except Exception as error:  # noqa: BLE001  the seam of a rail
+            self._failed("toxicity", _name(error), turn.seen)
+            return None
+        if judgement.toxicity < limit:
+            return None
+        verdict = self.toxic(stage, judgement.toxicity, judgement.category)
+        return verdict if self.refused(verdict, turn.seen) else None
+
+    def refused(self, verdict: Verdict, seen: Observation) -> bool:
+        """Count a refusal; whether it is carried out (not in shadow mode)."""
+        source = SOURCES[verdict.stage]
+        seen.refused(verdict.stage, verdict.rail, verdict.category, source, shadow=self.shadow)
+        return not self.shadow
+
+    def verdict(self, stage: Stage, rail: str, category: str, reason: str) -> Verdict:
+        return Verdict(stage, rail, category, f"{rail}: {reason}", self.policy.refusal(category))
+
+    def toxic(self, stage: Stage, toxicity: float, category: str) -> Verdict:
+        return self.verdict(stage, "toxicity", "hate" if category == "benign" else category, f"{toxicity:.2f}")
+
+    def count_own_refusal(self, choices: Sequence[Mapping[str, Any]], plan: Plan, seen: Observation) -> None:
+        """The model's own refusal, or that of a filter behind it. On route `advise` the policy asked for one."""
+        if any(choice.get("finish_reason") == "content_filter" for choice in choices):
+            seen.model_refused("upstream_filter")
+        elif plan.route != "advise" and any(self._refuses(choice.get("message") or {}) for choice in choices):
+            seen.model_refused("model")
+
+    def _refuses(self, message: Mapping[str, Any]) -> bool:
+        texts = dict(reply_texts(message))
+        return "refusal" in texts or self._refusals.refuses(texts.get("content", ""))
+
+    def _rail_verdict(self, stage: Stage, check: Check, plan: Plan, lane: Lane) -> Verdict:
+        """Colang flows go by what triage thinks, so its category is theirs; the library's rails know nothing of it."""
+        category = plan.category if lane.colang and plan.label != "benign" else "rail"
+        words = check.content or self.policy.refusal("rail")
+        return Verdict(stage, check.rail, category, f"the rail `{check.rail}` blocked it", words)
+
+    def _failed(self, rail: str, error: str, seen: Observation) -> None:
+        """A rail broke: let through where the policy says open, else end the request with an error."""
+        mode = "open" if self.shadow else self.policy.fail_mode(rail)
+        seen.rail_failed(rail, error, mode)
+        if mode == "closed":
+            raise RailFailed(rail, error) from None
+
+
+def _name(error: Exception) -> str:
+    return "timeout" if isinstance(error, TimeoutError) else type(error).__name__

@@ -1,0 +1,115 @@
+"""A guard made of parts that tests control: lanes that forbid phrases, a classifier by marker words, no server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.chat import Chat, Chunk, dump
+from gateway.guard.judge import Classifier, Judge
+from gateway.guard.lane import Check, Direction, RailError
+from gateway.guard.policy import Policy, Rules
+from gateway.guard.rails import Guard
+from gateway.guard.verdict import Plan
+from gateway.record.metrics import Metrics
+from gateway.record.observation import Observation
+from tests.fakes import Words
+
+
+@dataclass
+class FakeLane:
+    """Blocks a text with a phrase of `forbidden`, masks those of `masked`, breaks at those of `broken`."""
+
+    forbidden: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    colang: bool = False
+    words: str | None = None
+    checked: list[tuple[Direction, str]] = field(default_factory=list)
+    contexts: list[Mapping[str, object]] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
+
+    async def check(
+        self, direction: Direction, user: str, reply: str | None, context: Mapping[str, object], timeout_seconds: float
+    ) -> Check:
+        text = user if reply is None else reply
+        self.checked.append((direction, text))
+        self.contexts.append(context)
+        self.users.append(user)
+        if any(phrase in text for phrase in self.broken):
+            raise RailError("breaker", "timeout")
+        if any(phrase in text for phrase in self.forbidden):
+            return Check("block", "forbidder", self.words)
+        changed = text
+        for phrase in self.masked:
+            changed = changed.replace(phrase, "***")
+        return Check("modify", "masker", changed) if changed != text else Check("pass")
+
+    async def warm(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def texts(self, direction: Direction) -> list[str]:
+        return [text for found, text in self.checked if found == direction]
+
+
+class Detector:
+    """The model's own refusal is whatever begins with `I won't`."""
+
+    def refuses(self, text: str) -> bool:
+        return text.startswith("I won't")
+
+
+def policy(**rules: Any) -> Policy:
+    return Policy("test", Path("rails/test"), "sha256:0", Rules.model_validate(rules))
+
+
+def guard(
+    fast: FakeLane | None = None, slow: FakeLane | None = None, classifier: Classifier | None = None, **rules: Any
+) -> Guard:
+    judge = Judge(classifier or Words(), max_batch=8, memory=100)
+    lanes: Any = (fast or FakeLane(), slow or FakeLane(colang=True))
+    return Guard(policy(**rules), lanes, judge, Detector(), 2)
+
+
+def observation(metrics: Metrics | None = None) -> Observation:
+    return Observation(metrics or Metrics(), "chat_completions", "test", "sha256:0", "req_1")
+
+
+def chat(*messages: Mapping[str, Any] | str, **fields: Any) -> Chat:
+    """A request; a string is a user's turn."""
+    turns = [{"role": "user", "content": turn} if isinstance(turn, str) else dict(turn) for turn in messages]
+    body = {"model": "m", "messages": turns or [{"role": "user", "content": "Hello"}], **fields}
+    return Chat(body, dump(body), "req_1")
+
+
+def chunks(*bodies: Mapping[str, Any]) -> list[Chunk]:
+    return [Chunk(body, dump(body)) for body in bodies]
+
+
+async def source(sent: Iterable[Chunk]) -> AsyncIterator[Chunk]:
+    for chunk in sent:
+        yield chunk
+
+
+async def released(
+    guard: Guard, sent: Iterable[Chunk], request: Chat | None = None, plan: Plan | None = None, **options: Any
+) -> list[Chunk]:
+    """What a client gets of a stream."""
+    seen = options.get("seen") or observation()
+    checked = guard.check_stream(request or chat("Hello", stream=True), source(sent), plan or Plan(), seen)
+    return [chunk async for chunk in checked]
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float:
+    """The value of one series; 0.0 where it does not exist."""
+    return metrics.registry.get_sample_value(f"hhh_{name}", labels) or 0.0
+
+
+def run(coroutine: Any) -> Any:
+    return asyncio.run(coroutine)
