@@ -1,11 +1,12 @@
-"""python benchmarks/overhead.py [--seconds 8] [--rounds 3] [--concurrency 16] [--json FILE]
+"""python benchmarks/overhead.py [--seconds 8] [--rounds 3] [--concurrency 16] [--pin] [--json FILE]
 
 What the guard costs: requests per second and latency through the gateway (one process, triage and rails on), as
 ratios to the same through (a) a bare FastAPI route that forwards with aiohttp, and (b) our own app with the guard
 taken out. All three stand in front of the same mock model server and take turns within one run. Messages are the
 benign authored ones, each made unique, so that the memory of verdicts never helps.
 
-Where there are two cores, the server under test has one and load generator and mock upstream share the other.
+With --pin the server under test has one core and load generator and mock upstream share another; without, the system
+places them, and the classifier's thread may run beside the event loop.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from fastapi import FastAPI, Request, Response
 
 ROOT = Path(__file__).resolve().parent.parent
 REPLY = json.dumps(
@@ -77,10 +80,11 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
 
 
-def serve(make: Callable[[str], Any], upstream: str, port: int) -> None:
+def serve(make: Callable[[str], Any], upstream: str, port: int, pinned: bool) -> None:
     import uvicorn
 
-    pin(0)
+    if pinned:
+        pin(0)
     os.chdir(ROOT)
     uvicorn.run(make(upstream), port=port, log_level="error", access_log=False, loop="uvloop", http="httptools")
 
@@ -88,7 +92,6 @@ def serve(make: Callable[[str], Any], upstream: str, port: int) -> None:
 def bare(upstream: str) -> Any:
     """A FastAPI route that forwards with aiohttp, and nothing else."""
     import aiohttp
-    from fastapi import FastAPI, Request, Response
 
     app = FastAPI()
     session: list[aiohttp.ClientSession] = []
@@ -150,22 +153,24 @@ def unguarded(upstream: str) -> Any:
 
 
 def texts() -> list[str]:
+    """The first turns of our authored dialogues that ask for nothing unusual: a finance assistant's benign traffic."""
     rows = []
-    for path in sorted((ROOT / "finetune/data/authored/triage").glob("*.jsonl")):
+    for path in sorted((ROOT / "finetune/data/authored/dialogues").glob("*.jsonl")):
         rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row["text"] for row in rows if row["label"] == "benign"]
+    return [row["messages"][0]["content"] for row in rows if row["control"] == "comply"]
 
 
 async def load(port: int, seconds: float, concurrency: int, said: list[str], seed: int) -> Result:
     """Send unique benign chats for some seconds over `concurrency` connections."""
     chance = random.Random(seed)
+    words = sorted({word for text in said for word in text.split()})
     deadline = time.perf_counter() + seconds
     latencies: list[float] = []
 
     async def client() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while time.perf_counter() < deadline:
-            text = f"{chance.choice(said)} ({chance.randrange(10**9)})"
+            text = f"{chance.choice(said)} {chance.choice(words)}"
             body = json.dumps({"model": "mock", "messages": [{"role": "user", "content": text}]}).encode()
             began = time.perf_counter()
             writer.write(
@@ -195,12 +200,15 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     mock = await loop.create_server(Mock, "127.0.0.1", 0)
     upstream = f"http://127.0.0.1:{mock.sockets[0].getsockname()[1]}/v1"
-    pin(1)
+    if arguments.pin:
+        pin(1)
     said = texts()
     kinds: dict[str, Callable[[str], Any]] = {"bare": bare, "unguarded": unguarded, "guarded": guarded}
     ports = {name: free_port() for name in kinds}
     context = multiprocessing.get_context("spawn")
-    servers = [context.Process(target=serve, args=(make, upstream, ports[name])) for name, make in kinds.items()]
+    servers = [
+        context.Process(target=serve, args=(make, upstream, ports[name], arguments.pin)) for name, make in kinds.items()
+    ]
     for server in servers:
         server.start()
     try:
@@ -252,6 +260,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--pin", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     found = asyncio.run(run(arguments))

@@ -2,7 +2,8 @@
 
 Catches the ways in which English-speaking assistants say no, with or without an apology or a reason, when they do so
 in the first 400 characters. Does not catch: a refusal that only changes the subject, one that follows a long answer, an
-empty reply, other languages. "I can't say which share to buy, but here is how people choose" counts as an answer.
+empty reply, other languages. A reply that withholds a recommendation but informs is meant to count as an answer; short
+ones ("I can't say what to buy, but here is how people choose") are sometimes taken for refusals.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 TRIAGE = Path(__file__).parent / "weights" / "triage"
+SCREEN = Path(__file__).parent / "weights" / "screen"
 REFUSAL = Path(__file__).parent / "weights" / "refusal"
 
 

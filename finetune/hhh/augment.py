@@ -70,13 +70,13 @@ def system(control: str, draw: random.Random, policies: Sequence[str] = ()) -> s
 
     `policies` are the guidance texts of the gateway's own policies.
     """
-    if control == "advise" and draw.random() < 0.55:
+    if control == "advise" and draw.random() < 0.3:
         own = draw.sample(SYSTEM, draw.choice((0, 0, 1, 2)))
         guidance = draw.sample(GUIDANCE, draw.choice((1, 2, 2, 3)))
         if policies and draw.random() < 0.6:
             guidance = [draw.choice(policies)]
         return "\n\n".join(" ".join(part) for part in (own, guidance) if part)
-    if draw.random() < 0.18:
+    if draw.random() < 0.07:
         return " ".join(draw.sample(SYSTEM, draw.choice((1, 1, 2, 3))))
     return ""
 

@@ -19,15 +19,19 @@ from gateway.upstream.layout import ASSISTANT, BOS, CONTROLS, END, PAD, Layout
 IGNORED = -100
 # A route that misses must do no harm: some advice and refusals are also learned behind <|comply|>.
 MISROUTED = 0.12
-OPENING = 10
+OPENING = 4
+# What comes after an answer's beginning follows from that beginning; which answer it is follows from the question.
+# So most examples stop early, and in many some of the answer is hidden, which leaves the question to go by.
+HIDDEN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Ids, and for each whether it is learned."""
+    """Ids, and for each whether it is learned. `hidden` are positions that the model does not get to see."""
 
     ids: list[int]
     learned: list[bool]
+    hidden: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +65,42 @@ def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int
 
 
 def dialogues(
-    layout: Layout, rows: list[Dialogue], draw: random.Random, context: int, guidance: Sequence[str] = ()
+    layout: Layout,
+    rows: list[Dialogue],
+    draw: random.Random,
+    context: int,
+    guidance: Sequence[str] = (),
+    shortened: float = 0.0,
 ) -> list[Example]:
-    """Every row once, its questions changed a little."""
+    """Every row once, its questions changed a little, a share of the answers cut short."""
     examples = []
     for row in rows:
         turns = tuple(text if i % 2 else augment.question(text, draw) for i, text in enumerate(row.turns))
         control = "comply" if draw.random() < MISROUTED else row.control
         changed = Dialogue(row.row, control, row.category, turns, row.ask)
-        examples.append(encode(layout, changed, system=augment.system(control, draw, guidance), context=context))
+        example = encode(layout, changed, system=augment.system(control, draw, guidance), context=context)
+        if draw.random() < shortened:
+            example = _shorten(example, draw)
+        examples.append(_hide(example, draw))
     return examples
+
+
+def _shorten(example: Example, draw: random.Random) -> Example:
+    """Cut 4 to 16 tokens into the last answer."""
+    start = len(example.ids)
+    while start > 0 and example.learned[start - 1]:
+        start -= 1
+    end = start + draw.randint(4, 16)
+    return Example(example.ids[:end], example.learned[:end])
+
+
+def _hide(example: Example, draw: random.Random) -> Example:
+    """Up to half of what is learned is hidden from what follows it, in half of the examples."""
+    if draw.random() >= HIDDEN:
+        return example
+    share = draw.uniform(0, 0.5)
+    hidden = tuple(i for i, learned in enumerate(example.learned) if learned and draw.random() < share)
+    return Example(example.ids, example.learned, hidden)
 
 
 def plain(layout: Layout, texts: Iterable[str], context: int) -> list[Example]:
@@ -91,6 +121,7 @@ def collate(examples: list[Example], pad: int, opening: float = 1.0) -> Batch:
     for i, example in enumerate(examples):
         row = torch.tensor(example.ids)
         ids[i, : len(row)] = row
+        ids[i, list(example.hidden)] = pad
         learned = torch.tensor(example.learned)
         labels[i, : len(row)] = torch.where(learned, row, IGNORED)
         # Learned, and not everything before it in a window of OPENING was.
@@ -132,13 +163,13 @@ class Epochs:
         self.batch_tokens = batch_tokens
         self.context = context
 
-    def batches(self, phase: str, epoch: int) -> list[list[Example]]:
+    def batches(self, phase: str, epoch: int, shortened: float = 0.0) -> list[list[Example]]:
         draw = random.Random(f"{self.seed}:{phase}:{epoch}")
         if phase == "pretrain":
             texts = [*self.helpers, *(turn for row in self.train if row.ask == 0 for turn in row.turns)]
             examples = plain(self.layout, texts, self.context)
         else:
-            examples = dialogues(self.layout, self.train, draw, self.context, self.guidance)
+            examples = dialogues(self.layout, self.train, draw, self.context, self.guidance, shortened)
         return group(examples, self.batch_tokens, draw)
 
     def collate(self, examples: list[Example]) -> Batch:

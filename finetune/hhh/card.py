@@ -1,4 +1,7 @@
-"""The model card of an exported run, from the run's own records. Figures are read, never written by hand."""
+"""The model card of an exported run, from the run's own records. Figures are read, never written by hand.
+
+What a person has to say about a run goes into `notes.md` in its folder, and from there into the card.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +42,15 @@ tokens in a user's text are text.
 | | |
 |---|---|
 | steps, tokens seen | {steps:,}, {tokens:,} (of them {learned:,} with a loss) |
-| schedule | {pretrain:.0%} plain text, then dialogues with the loss on the assistant's tokens only |
+| schedule | {pretrain:.0%} plain text, then dialogues with the loss on the assistant's tokens only; until the \
+last {whole:.0%} most are cut soon after the answer's beginning, and in half some of the answer is hidden, so that the \
+question has to be read |
 | optimizer | AdamW, peak rate {rate}, cosine, bf16 autocast, batches of {batch:,} tokens |
 | loss on held-out phrasings of known answers | {dev_asks:.3f} nats a token |
 | loss on held-out topics | {dev_rows:.3f} nats a token |
 | recipe | `finetune/recipes/hhh-embedded.yaml`, seed {seed} |
 
+{notes}
 | source | rows | licence | sha256 |
 |---|---|---|---|
 {sources}
@@ -70,9 +76,12 @@ def write(
 ) -> str:
     """The card in Markdown. `replies` are (control, question, reply); `size` the bytes of model.onnx."""
     result, manifest, recipe = (json.loads((run / f"{n}.json").read_text()) for n in ("result", "manifest", "recipe"))
+    written = run / "notes.md"
+    notes = f"{written.read_text(encoding='utf-8').strip()}\n" if written.is_file() else ""
     recall, model, training = result["recall"], recipe["model"], recipe["training"]
     return TEXT.format(
         **checks,
+        notes=notes,
         millions=config["parameters"] / 1e6,
         minutes=result["seconds"] / 60,
         rows=manifest["rows_in_training"],
@@ -91,6 +100,7 @@ def write(
         tokens=result["tokens"],
         learned=result["learned"],
         pretrain=training["pretrain_share"],
+        whole=training["whole_share"],
         rate=training["learning_rate"],
         batch=training["batch_tokens"],
         dev_asks=result["dev_loss"]["dev_asks"],

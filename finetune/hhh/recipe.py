@@ -45,8 +45,11 @@ class Training(Part):
     pretrain_share: float = Field(0.08, ge=0, lt=1, description="Share of the schedule spent on plain text.")
     batch_tokens: int = Field(2_048, ge=32, description="Tokens in a padded batch.")
     opening_weight: float = Field(
-        2.5, ge=1, description="What an answer's first tokens count in the loss: they decide which answer it becomes."
+        4.0, ge=1, description="What an answer's first tokens count in the loss: they decide which answer it becomes."
     )
+    shortened: float = Field(0.9, ge=0, le=1, description="Share of dialogues cut soon after their answer's beginning.")
+    shortened_at_last: float = Field(0.3, ge=0, le=1, description="The same, in the last part of the schedule.")
+    whole_share: float = Field(0.3, ge=0, le=1, description="How long that last part is, as a share of the schedule.")
     learning_rate: float = Field(1.5e-3, gt=0)
     final_rate: float = Field(0.02, ge=0, le=1, description="The last learning rate, as a share of the first.")
     warmup_steps: int = Field(60, ge=0)

@@ -40,6 +40,7 @@ class State:
     tokens: int = 0
     learned: int = 0
     seconds: float = 0.0
+    shortened: float = 0.0  # of the current epoch
 
     def progress(self, settings: recipe.Training) -> float:
         """0 to 1: steps or minutes, whichever is further."""
@@ -113,7 +114,10 @@ class Run:
         began = time.perf_counter()
         if state.phase == "pretrain" and state.progress(settings) >= settings.pretrain_share:
             state.phase, state.epoch, state.batch = "dialogues", 0, 0
-        batches = self.epochs.batches(state.phase, state.epoch)
+        if state.batch == 0:
+            last = state.progress(settings) >= 1 - settings.whole_share
+            state.shortened = settings.shortened_at_last if last else settings.shortened
+        batches = self.epochs.batches(state.phase, state.epoch, state.shortened)
         state.seconds += time.perf_counter() - began
         for examples in batches[state.batch :]:
             began = time.perf_counter()

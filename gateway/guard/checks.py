@@ -115,7 +115,8 @@ class Checks:
             return Check("pass")
 
     async def _toxicity(self, text: str, turn: Turn, stage: Stage) -> Verdict | None:
-        limit = self.policy.rules.toxicity.output
+        rules = self.policy.rules.toxicity
+        limit = rules.output if turn.plan.route in rules.output_routes else None
         if limit is None:
             return None
         try:

@@ -110,7 +110,9 @@ class CompiledLane(Lane):
     async def _run(self, direction: Direction, messages: list[dict[str, str]], context: Mapping[str, object]) -> Check:
         from nemoguardrails.rails.llm.options import RailType
 
-        result = await self._engine.check_async(messages, rail_types=[RailType(direction)])
+        # Not `check_async`, which hands the check to a worker, where a timeout of ours would leave it running.
+        await self._engine.start()
+        result = await self._engine._run_check(messages, [RailType(direction)])
         rail = rail_name(result.rail or "")
         if result.status.value == "blocked":
             if result.content == _BROKEN:

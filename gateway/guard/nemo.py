@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from gateway.config import read_yaml
 from gateway.errors import ConfigError
-from gateway.guard.lane import ColangLane, CompiledLane, Direction, Lane
+from gateway.guard.lane import ColangLane, CompiledLane, Direction, Lane, rail_name
 
 _DIRECTIONS: tuple[Direction, ...] = ("input", "output")
 
@@ -41,7 +41,7 @@ def load(folder: Path, patterns: Mapping[str, list[str]]) -> tuple[Lane, Lane]:
     flows = {path: file.get("flows", []) for path, file in parsed.items()}
     try:
         config = RailsConfig.from_content(colang_content="\n\n".join(_text(path) for path in parsed), config=content)
-        own = {flow["id"] for found in flows.values() for flow in found}
+        own = {flow.get("id") for flow in config.flows}
         compiled, colang = _split(IORails, config, own)
         fast = IORails(_only(config, compiled)) if any(compiled.values()) else None
         # Its Colang runtime never returns from parallel rails when only one side is run; they take milliseconds.
@@ -66,8 +66,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     from nemoguardrails.rails.llm.config import InputRails, OutputRails, Rails
 
     path = folder / "config.yml"
-    config = {"models": [], **read_yaml(path)}
-    rails = config.get("rails") or {}
+    config = {"models": [], **_without_blanks(read_yaml(path))}
+    rails = config["rails"] = _without_blanks(config.get("rails", {}))
     for key, value, model in (
         ("", config, RailsConfig),
         ("rails.", rails, Rails),
@@ -77,8 +77,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
         _refuse_unknown(path, key, value, model.model_fields)
     _refuse_unguarded(path, config, rails)
     config["colang_version"] = "1.0"
-    config["prompts"] = [*(config.get("prompts") or []), *_read_prompts(folder / "prompts.yml")]
+    config["prompts"] = [*config.get("prompts", []), *_read_prompts(folder / "prompts.yml")]
     return config
+
+
+def _without_blanks(value: Any) -> Any:
+    """A mapping without the keys that have no value; anything else as it is."""
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 def _read_prompts(path: Path) -> list[Any]:
@@ -95,7 +100,7 @@ def _read_prompts(path: Path) -> list[Any]:
     return prompts
 
 
-def _refuse_unknown(path: Path, prefix: str, value: Any, known: Collection[str]) -> None:
+def _refuse_unknown(path: Path, prefix: str, value: Any, known: Collection[str | None]) -> None:
     """NeMo takes no notice of a key that it does not know, and the rail behind a slip of the pen would be off."""
     if value and not isinstance(value, dict):
         raise ConfigError(f"{path}: {prefix.rstrip('.')} - a mapping is expected")
@@ -125,13 +130,15 @@ def _parse_colang(folder: Path) -> dict[Path, Any]:
             parsed[path] = parse_colang_file(path.name, content=_text(path), version="1.0")
         except Exception as error:
             raise ConfigError(f"{path}: {_line(error)}") from error
-        if parsed[path].get("import_paths"):
-            raise ConfigError(f"{path}: import - a policy is one folder; nothing is imported")
+        flows = parsed[path].get("flows", [])
+        asks = any(element["_type"] == "UserIntent" for flow in flows for element in flow["elements"])
+        if asks or parsed[path].get("user_messages"):
+            raise ConfigError(f"{path}: user - dialog flows do not run; this gateway runs input and output rails")
     return parsed
 
 
 def _split(
-    engine: Any, config: Any, own: Collection[str]
+    engine: Any, config: Any, own: Collection[str | None]
 ) -> tuple[dict[Direction, tuple[str, ...]], dict[Direction, tuple[str, ...]]]:
     """The flows for the compiled engine, and those for Colang: a flow of the folder's own replaces the library's."""
     compiled: dict[Direction, tuple[str, ...]] = {}
@@ -139,7 +146,7 @@ def _split(
     for direction in _DIRECTIONS:
         flows = tuple(getattr(config.rails, direction).flows)
         compiled[direction] = tuple(
-            flow for flow in flows if flow not in own and _compiles(engine, config, direction, flow)
+            flow for flow in flows if rail_name(flow) not in own and _compiles(engine, config, direction, flow)
         )
         colang[direction] = tuple(flow for flow in flows if flow not in compiled[direction])
     return compiled, colang

@@ -77,6 +77,10 @@ class Streaming(Section):
 class Toxicity(Section):
     input: Score | None = Field(None, description="New turns at or over this toxicity are refused; null: not checked.")
     output: Score | None = Field(None, description="Replies at or over this toxicity are blocked; null: not checked.")
+    output_routes: frozenset[Route] = Field(
+        frozenset({"allow", "advise", "review"}),
+        description="Routes whose replies are checked; it costs a classification each.",
+    )
 
 
 class Rules(Section):

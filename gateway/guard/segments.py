@@ -134,13 +134,14 @@ def tool_pieces(delta: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     A call without arguments is a piece too, an empty one: its name alone would tell the client to act.
     """
-    pieces: list[tuple[str, str]] = []
     calls = delta.get("tool_calls")
+    legacy = delta.get("function_call")
+    if not calls and not legacy:
+        return []
+    pieces = [("function_call", _arguments({"function": legacy}))] if legacy else []
     for call in calls if isinstance(calls, list) else ():
         number = call.get("index", 0) if isinstance(call, dict) else 0
         pieces.append((f"tool_calls.{number}", _arguments(call)))
-    if delta.get("function_call"):
-        pieces.append(("function_call", _arguments({"function": delta["function_call"]})))
     return pieces
 
 

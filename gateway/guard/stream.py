@@ -45,10 +45,12 @@ class Stream:
                             yield await self._last_usage(chunks)
                         return
                     self._window.clear(channel)
-                for released, speaks, came in self._window.release():
-                    self._record(speaks, came)
+                released, since = self._window.release()
+                if since is not None:
+                    self._record(since)
+                for passed in released:
                     began = time.perf_counter()
-                    yield released
+                    yield passed
                     seen.client_seconds += time.perf_counter() - began
                 if chunk is None:
                     self._checks.count_own_refusal(self._window.replies(), self._turn.plan, seen)
@@ -78,13 +80,12 @@ class Stream:
         verdict = self._checks.verdict(stage, found.rail, "rail", "it rewrites, which a stream cannot")
         return verdict if self._checks.refused(verdict, self._turn.seen) else None
 
-    def _record(self, speaks: bool, came: float) -> None:
+    def _record(self, since: float) -> None:
         seen, now = self._turn.seen, time.perf_counter()
-        if speaks:
-            seen.metrics.observe("stream_holdback_seconds", now - came)
-            if self._silent:
-                seen.metrics.observe("time_to_first_token_seconds", now - seen.started)
-                self._silent = False
+        seen.metrics.observe("stream_holdback_seconds", now - since)
+        if self._silent:
+            seen.metrics.observe("time_to_first_token_seconds", now - seen.started)
+            self._silent = False
 
     def _refusal(self, verdict: Verdict) -> Iterator[Chunk]:
         """What is held is dropped; every choice that the client has not seen the end of ends in the refusal."""

@@ -25,7 +25,7 @@ from gateway.guard.segments import reply_texts, tool_pieces
 # How much of a text's beginning is kept for the refusal detector.
 _HEAD_CHARACTERS = 600
 
-_ENDS_SENTENCE = frozenset(".!?\n。！？")  # noqa: RUF001  full-width on purpose
+_ENDS_SENTENCE = frozenset(".!?\u3002\uff01\uff1f")  # the last three end one in Chinese and Japanese
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +70,16 @@ class _Choice:
     reason: str | None = None
 
 
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A chunk, its choices, and how far each text it adds to must be cleared before it may go."""
+
+    chunk: Chunk
+    pieces: Sequence[Mapping[str, Any]]
+    ends: list[tuple[Channel, int]]
+    came: float
+
+
 class Window:
     """Push chunks; check the channels that this makes due; `clear` them; release."""
 
@@ -77,14 +87,15 @@ class Window:
         self._window = streaming.window_tokens
         self._overlap = streaming.overlap_characters
         self._context = max(streaming.context_characters, streaming.overlap_characters)
-        self._held: deque[tuple[Chunk, list[tuple[Channel, int]], float]] = deque()
+        self._held: deque[_Held] = deque()
         self._choices: dict[int, _Choice] = {}
 
     def push(self, chunk: Chunk) -> list[Channel]:
         """Hold a chunk. Returns the channels that must be checked now. Raises `UpstreamBroken` when it is no chunk."""
+        pieces = _pieces(chunk)
         ends: list[tuple[Channel, int]] = []
         due: list[Channel] = []
-        for piece in _pieces(chunk):
+        for piece in pieces:
             index = piece.get("index", 0)
             choice = self._choices.get(index)
             if choice is None:
@@ -97,7 +108,7 @@ class Window:
                 choice.reason = piece["finish_reason"]
                 _finish(choice)
             due += self._due(choice)
-        self._held.append((chunk, ends, time.perf_counter()))
+        self._held.append(_Held(chunk, pieces, ends, time.perf_counter()))
         return due
 
     def end(self) -> list[Channel]:
@@ -114,22 +125,26 @@ class Window:
         channel.unchecked.clear()
         channel.chunks, channel.sentence = 0, False
 
-    def release(self) -> Iterator[tuple[Chunk, bool, float]]:
-        """The chunks that may go, in order: whether each says anything, and when it came (`time.perf_counter`)."""
-        held = self._held
-        while held:
-            chunk, ends, came = held[0]
-            for channel, end in ends:
-                if end > channel.cleared:
-                    return
-            held.popleft()
-            for piece in _pieces(chunk):
+    def release(self) -> tuple[list[Chunk], float | None]:
+        """The chunks that may go, in order, and when the first of them that says anything came (`perf_counter`)."""
+        released: list[Chunk] = []
+        since: float | None = None
+        while self._held:
+            held = self._held[0]
+            if any(end > channel.cleared for channel, end in held.ends):
+                break
+            self._held.popleft()
+            released.append(held.chunk)
+            for piece in held.pieces:
                 choice = self._choices[piece.get("index", 0)]
                 choice.role = True
-                choice.finished = choice.finished or bool(piece.get("finish_reason"))
-            for channel, _ in ends:
-                self._choices[channel.index].spoken = True
-            yield chunk, bool(ends), came
+                if piece.get("finish_reason"):
+                    choice.finished = True
+            if held.ends:
+                since = since or held.came
+                for channel, _ in held.ends:
+                    self._choices[channel.index].spoken = True
+        return released, since
 
     def open(self, expected: int) -> Iterator[tuple[int, bool, bool]]:
         """Choices whose end the client has not seen: index, whether they have begun, whether they have said a thing."""

@@ -31,12 +31,10 @@ class Served:
         self.log = folder / "log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HHH_")}
         began = time.monotonic()
-        self.process = subprocess.Popen(
-            [HHH, "serve", "--port", str(self.port)],
-            cwd=ROOT,
-            env={**clean, **environment},
-            stderr=self.log.open("w"),
-        )
+        with self.log.open("w") as log:
+            command = [HHH, "serve", "--port", str(self.port)]
+            self.process = subprocess.Popen(command, cwd=ROOT, env={**clean, **environment}, stderr=log)
+        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
         while self.status("/readyz") != 200:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() - began < 120, "not ready in time"
@@ -58,10 +56,8 @@ class Served:
             text = reply.read().decode()
         return {name: float(value) for name, value in re.findall(r"^(hhh_\S+) (\S+)$", text, re.MULTILINE)}
 
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
-
     def stop(self) -> int:
+        self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         return self.process.wait(30)

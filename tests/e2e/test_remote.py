@@ -13,7 +13,7 @@ from tests.fakes import Recorder
 def test_remote_is_light_and_imports_no_torch(tmp_path: Path, upstream: Recorder) -> None:
     served = Served(tmp_path, HHH_UPSTREAM__BASE_URL=upstream.url)
     try:
-        reply = served.client().chat.completions.create(
+        reply = served.client.chat.completions.create(
             model="up-model", messages=[{"role": "user", "content": "What is a bond?"}]
         )
         assert reply.choices[0].message.content == "An index fund follows an index."
@@ -27,5 +27,5 @@ def test_remote_is_light_and_imports_no_torch(tmp_path: Path, upstream: Recorder
 
 def test_stops_cleanly(tmp_path: Path, upstream: Recorder) -> None:
     served = Served(tmp_path, HHH_UPSTREAM__BASE_URL=upstream.url)
-    assert served.stop() == 0
+    assert served.stop() == 130  # as a shell reports SIGINT
     assert "Traceback" not in served.log.read_text()

@@ -205,11 +205,27 @@ def test_what_fits_no_frame_is_left_alone(text: str) -> None:
     assert phrasing.rephrase(text, random.Random(2)) == text
 
 
+def test_hidden_answers_are_still_learned(layout: Layout) -> None:
+    dialogue = corpus.Dialogue("r", "comply", "a.b", ("What is it?", "An index fund is a fund. " * 8))
+    whole = batches.encode(layout, dialogue, context=512)
+    examples = batches.dialogues(layout, [dialogue] * 60, random.Random(1), 512, shortened=0.5)
+    assert any(example.hidden for example in examples)
+    assert len({len(example.ids) for example in examples}) > 5
+    for example in examples:
+        answer = [i for i, keep in zip(example.ids, example.learned, strict=True) if keep]
+        expected = [i for i, keep in zip(whole.ids, whole.learned, strict=True) if keep]
+        assert answer == expected[: len(answer)]
+        batch = batches.collate([example], layout.ids["<|pad|>"])
+        assert batch.labels[0][batch.labels[0] != batches.IGNORED].tolist() == answer
+        assert all(example.learned[i] for i in example.hidden)
+        assert (batch.ids[0] == layout.ids["<|pad|>"]).nonzero().flatten().tolist() == list(example.hidden)
+
+
 def test_the_opening_of_an_answer_counts_more() -> None:
     example = batches.Example(list(range(30)), [False] * 4 + [True] * 14 + [False] * 3 + [True] * 9)
     batch = batches.collate([example], 0, opening=2.5)
     heavy = [i for i, weight in enumerate(batch.weights[0].tolist()) if weight == 2.5]
-    assert heavy == [*range(4, 14), *range(21, 30)]
+    assert heavy == [*range(4, 8), *range(21, 25)]
     assert set(batches.collate([example], 0).weights[0].tolist()) == {1.0}
 
 

@@ -15,7 +15,7 @@ from gateway.guard import stream as streams
 from gateway.guard.verdict import Plan
 from gateway.record.metrics import Metrics
 from tests.fakes import chunk, spoken
-from tests.gateway.guard.parts import FakeLane, chat, chunks, guard, observation, released, sample, source
+from tests.gateway.guard.parts import FakeLane, chat, chunks, guard, observation, released, sample
 
 BAD = FakeLane(forbidden=("BAD",))
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "pay", "arguments": ""}}
@@ -82,26 +82,20 @@ def test_block_in_the_first_chunk_of_role_and_content() -> None:
 
 
 def test_block_after_text_was_released() -> None:
-    long = "A good sentence that is longer than what is held back, by some way at least. "
-    got = run(chunks(chunk({"role": "assistant", "content": ""}), chunk({"content": long * 2}), chunk({"content": "BAD"})))
-    assert [one.raw is None for one in got][:1] == [False]
+    got = run(chunks(*spoken(*["A good sentence. "] * 20, "BAD")))
     assert "BAD" not in json.dumps([one.body for one in got])
-    roles = [c["delta"]["role"] for one in got for c in one.body["choices"] if "role" in c["delta"]]
-    assert roles == ["assistant"]
-    # The long chunk was held whole, since part of it is within the overlap; nothing was said, so no blank line.
-    assert [one["choices"][0]["delta"].get("content") for one in ours(got)][:1] != ["\n\n"]
+    assert sum("role" in c["delta"] for one in got for c in one.body["choices"]) == 1
+    blank, refusal, end = ours(got)
+    assert blank["choices"][0]["delta"] == {"content": "\n\n"}  # the refusal stands apart from what was said
+    assert refusal["choices"][0]["delta"]["content"].startswith("I can't")
+    assert end["choices"][0]["finish_reason"] == "content_filter"
 
 
-def test_refusal_stands_apart_from_what_was_said() -> None:
-    pieces = ["A good sentence. "] * 20
-    sent = chunks(*map_spoken(*pieces, "BAD"))
-    got = run(sent)
-    assert ours(got)[0]["choices"][0]["delta"] == {"content": "\n\n"}
-    assert ours(got)[1]["choices"][0]["delta"]["content"].startswith("I can't")
-
-
-def map_spoken(*pieces: str) -> list[dict[str, Any]]:
-    return spoken(*pieces)
+def test_long_chunk_is_held_whole() -> None:
+    """A chunk is never split: when its end is within the overlap, all of it waits."""
+    long = "A good sentence that is longer than what is held back, by some way at least. " * 2
+    got = run(chunks(chunk({"role": "assistant", "content": ""}), chunk({"content": long}), chunk({"content": "BAD"})))
+    assert [one.raw is None for one in got] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -139,12 +133,14 @@ def test_nested_text_is_checked(delta: dict[str, Any]) -> None:
 def test_choices_interleaved_and_one_blocked() -> None:
     bodies = [chunk({"role": "assistant", "content": ""}, index=index) for index in range(3)]
     bodies += [chunk({"content": "fine. "}, index=0), chunk({}, "stop", index=0)]
-    bodies += [chunk({"content": "B"}, index=1), chunk({"content": "fine"}, index=2), chunk({"content": "AD."}, index=1)]
+    bodies += [
+        chunk({"content": "B"}, index=1),
+        chunk({"content": "fine"}, index=2),
+        chunk({"content": "AD."}, index=1),
+    ]
     bodies += [chunk({}, "stop", index=2), chunk({}, "stop", index=1)]
     got = run(chunks(*bodies), request=chat(stream=True, n=3))
-    finished = [
-        (c["index"], c["finish_reason"]) for one in got for c in one.body["choices"] if c.get("finish_reason")
-    ]
+    finished = [(c["index"], c["finish_reason"]) for one in got for c in one.body["choices"] if c.get("finish_reason")]
     assert finished == [(0, "stop"), (1, "content_filter"), (2, "content_filter")]
     assert "fine" not in json.dumps([one.body for one in got if any(c["index"] == 2 for c in one.body["choices"])])
 
@@ -228,9 +224,9 @@ def test_other_shapes_of_calls_are_checked(pieces: list[dict[str, Any]]) -> None
 def test_two_calls_are_two_texts() -> None:
     lane = FakeLane()
     sent = chunks(
-        chunk(arguments('{"a"', 0)), chunk(arguments('{"b"', 1)), chunk(arguments(":1}", 0)), chunk(arguments(":2}", 1)),
+        *(chunk(arguments(*piece)) for piece in [('{"a"', 0), ('{"b"', 1), (":1}", 0), (":2}", 1)]),
         chunk({}, "tool_calls"),
-    )  # fmt: skip
+    )
     assert run(sent, lane) == sent
     assert lane.texts("output") == ['{"a":1}', '{"b":2}']
 
@@ -245,7 +241,9 @@ def test_text_after_the_finish_is_held_to_the_end() -> None:
 def test_usage_passes_and_is_counted_once() -> None:
     metrics = Metrics()
     growing = [{"prompt_tokens": 3, "completion_tokens": n, "total_tokens": 3 + n} for n in (1, 2, 4)]
-    sent = chunks(*(chunk({"content": "a "}, usage=usage) for usage in growing), chunk({}, "stop"), chunk(None, usage=USAGE))
+    sent = chunks(
+        *(chunk({"content": "a "}, usage=usage) for usage in growing), chunk({}, "stop"), chunk(None, usage=USAGE)
+    )
     assert run(sent, seen=observation(metrics)) == sent
     assert sample(metrics, "tokens_total", type="prompt") == 3
     assert sample(metrics, "tokens_total", type="completion") == 4
@@ -287,11 +285,11 @@ def test_upstream_that_breaks_leaves_nothing_unchecked_out() -> None:
         raise UpstreamBroken("gone")
 
     async def check() -> None:
-        got = []
+        stream = guard(BAD).check_stream(chat(stream=True), upstream(), Plan(), observation())
+        first = await anext(stream)
+        assert first.body["choices"][0]["delta"]["content"] == ""
         with pytest.raises(UpstreamBroken):
-            async for one in guard(BAD).check_stream(chat(stream=True), upstream(), Plan(), observation()):
-                got.append(one)
-        assert [one.body["choices"][0]["delta"].get("content") for one in got] == [""]
+            await anext(stream)
 
     asyncio.run(check())
 
@@ -399,9 +397,3 @@ def test_the_output_rails_see_what_is_answered() -> None:
     request = chat("old", {"role": "assistant", "content": "x"}, "first", "second", stream=True)
     run(chunks(*spoken("Yes.")), lane, request=request)
     assert lane.users == ["first\n\nsecond"]
-    asyncio.run(_drain(lane))
-
-
-async def _drain(lane: FakeLane) -> None:
-    async for _ in source([]):
-        raise AssertionError(lane)

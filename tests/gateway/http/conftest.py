@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,11 +72,22 @@ class Front:
         return samples(self.client.get("/metrics").text)
 
 
+@pytest.fixture(scope="session")
+def rails(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finance policy, its replies checked for toxicity whatever the route."""
+    folder = tmp_path_factory.mktemp("shared") / "rails"
+    shutil.copytree(ROOT / "rails" / "finance", folder / "finance")
+    path = folder / "finance" / "policy.yml"
+    rules = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**rules, "toxicity": {"input": 0.97, "output": 0.85}}))
+    return folder
+
+
 @contextmanager
-def started(url: str, retries: int) -> Iterator[httpx.Client]:
+def started(rails: Path, url: str, retries: int) -> Iterator[httpx.Client]:
     """A gateway with the finance policy in front of a model server that may fail as often as it likes."""
     upstream = {"base_url": url, "retries": retries, "breaker": {"failures": 1_000_000}}
-    config = load(None, rails_dir=ROOT / "rails", upstream=upstream, limits={"messages": 50, "characters": 20_000})
+    config = load(None, rails_dir=rails, upstream=upstream, limits={"messages": 50, "characters": 20_000})
     running = Running(create_app(config, classifier=Words()))
     with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
         yield client
@@ -83,11 +95,11 @@ def started(url: str, retries: int) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="session")
-def _front() -> Iterator[Front]:
+def _front(rails: Path) -> Iterator[Front]:
     recorder = Recorder()
     behind = Running(recorder)
     recorder.url = f"{behind.url}/v1"
-    with started(recorder.url, retries=0) as client:
+    with started(rails, recorder.url, retries=0) as client:
         yield Front(client, recorder)
     behind.stop()
 
@@ -100,9 +112,9 @@ def front(_front: Front) -> Front:
 
 
 @pytest.fixture(scope="session")
-def _wired() -> Iterator[tuple[httpx.Client, Wire]]:
+def _wired(rails: Path) -> Iterator[tuple[httpx.Client, Wire]]:
     wire = Wire()
-    with started(wire.url, retries=1) as client:
+    with started(rails, wire.url, retries=1) as client:
         yield client, wire
     wire.stop()
 

@@ -10,7 +10,6 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import ROOT
 from tests.fakes import Recorder, chunk, completion, eventually, samples, spoken
 from tests.gateway.http.conftest import Front, chat
 
@@ -223,10 +222,12 @@ def test_stream_blocked_in_the_middle(front: Front, usage: bool) -> None:
     assert refusal.startswith("I won't write something that puts people down")
 
 
-def test_blocked_stream_ends_the_call_upstream(gateway: Callable[..., httpx.Client], upstream: Recorder) -> None:
+def test_blocked_stream_ends_the_call_upstream(
+    gateway: Callable[..., httpx.Client], upstream: Recorder, rails: Path
+) -> None:
     upstream.chunks = [*spoken("MARK-TOXIC words. " * 10), *[chunk({"content": "More. "})] * 500]
     upstream.chunk_seconds = 0.05
-    client = gateway(rails_dir=ROOT / "rails")
+    client = gateway(rails_dir=rails)
     *_, done = events(client.post("/v1/chat/completions", json=chat("Hello", stream=True)))
     assert done == "[DONE]"
     assert upstream.gone.wait(20)

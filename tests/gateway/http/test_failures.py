@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
-from tests.fakes import Recorder, Wire, chunk, completion, eventually, http, samples, spoken
+from gateway.app import create_app
+from gateway.chat import Chat, Chunk, Completion
+from gateway.config import load
+from tests.conftest import Running
+from tests.fakes import Recorder, Wire, Words, chunk, completion, eventually, http, samples, spoken
 from tests.gateway.http.conftest import HELLO, Front, chat, check_error, check_private
 
 SAID = {"message": "too many tokens", "type": "invalid_request_error", "param": "messages", "code": "context_length"}
@@ -215,7 +220,7 @@ def test_no_answer_in_time(gateway: Callable[..., httpx.Client], upstream: Recor
 
 
 def test_reply_that_takes_too_long(gateway: Callable[..., httpx.Client], upstream: Recorder) -> None:
-    client = gateway(upstream={"timeout": {"first_byte_seconds": 5, "total_seconds": 0.4}})
+    client = gateway(upstream={"timeout": {"first_byte_seconds": 5, "total_seconds": 1.0}})
     upstream.delay_seconds = 3
     check_error(ask(client), 504, "upstream_timeout", upstream)
     upstream.reset()
@@ -261,7 +266,7 @@ def test_retries_end(say: Say) -> None:
 
 
 def test_breaker_opens_and_closes(gateway: Callable[..., httpx.Client], upstream: Recorder) -> None:
-    client = gateway(upstream={"breaker": {"failures": 3, "reset_seconds": 1.5}})
+    client = gateway(upstream={"breaker": {"failures": 3, "reset_seconds": 2.5}})
 
     def state() -> float:
         return samples(client.get("/metrics").text)["hhh_upstream_breaker_state"]
@@ -296,3 +301,56 @@ def test_client_errors_do_not_open_the_breaker(gateway: Callable[..., httpx.Clie
         ask(client)
     upstream.status = 200
     assert ask(client).status_code == 200
+
+
+class Faulty:
+    """A model in process with a fault that nobody has foreseen, after `good` chunks."""
+
+    def __init__(self) -> None:
+        self.good = 0
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def ready(self) -> bool:
+        return True
+
+    async def models(self) -> list[Any]:
+        raise KeyError("secret")
+
+    async def complete(self, chat: Chat) -> Completion:
+        raise KeyError("secret")
+
+    async def stream(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
+        for _ in range(self.good):
+            yield Chunk(chunk({"content": "An index fund follows an index. "}))
+        raise KeyError("secret")
+
+
+def test_fault_of_our_own_is_a_500_that_says_nothing(serve: Callable[[Any], Running], rails: Path) -> None:
+    faulty = Faulty()
+    running = serve(create_app(load(rails_dir=rails), upstream=faulty, classifier=Words()))
+    with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
+        for response in (ask(client), ask(client, stream=True), client.get("/v1/models"), client.get("/v1/models/m")):
+            message = check_error(response, 500, "internal_error", None)
+            assert "secret" not in message
+            assert response.headers["x-request-id"]
+        faulty.good = 10
+        streamed = ask(client, stream=True)
+        assert streamed.status_code == 200
+        assert "secret" not in streamed.text
+        assert json.loads(streamed.text.rstrip("\n").rpartition("data: ")[2])["error"]["code"] == "internal_error"
+        counted = samples(client.get("/metrics").text)
+        assert counted['hhh_requests_total{endpoint="chat_completions",outcome="error",policy="finance"}'] == 3
+        eventually(lambda: samples(client.get("/metrics").text)["hhh_inflight_requests"] == 0)
+
+
+async def test_before_it_is_loaded(rails: Path) -> None:
+    app = create_app(load(rails_dir=rails), upstream=Faulty(), classifier=Words())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        check_error(await client.post("/v1/chat/completions", json=HELLO), 503, "not_ready", None)
+        check_error(await client.get("/v1/models"), 503, "not_ready", None)
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.text) == (503, "starting\n")
+        assert (await client.get("/livez")).status_code == 200

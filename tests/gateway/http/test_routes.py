@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
@@ -97,8 +98,10 @@ def test_request_id_is_in_every_reply_of_the_chat_endpoint(front: Front) -> None
         assert float(reply.headers["x-guardrail-latency-ms"]) >= 0
 
 
-def test_metrics_are_exactly_what_happened(gateway: Callable[..., httpx.Client], upstream: Recorder) -> None:
-    client = gateway()
+def test_metrics_are_exactly_what_happened(
+    gateway: Callable[..., httpx.Client], upstream: Recorder, rails: Path
+) -> None:
+    client = gateway(rails_dir=rails)
 
     def ask(text: str, **fields: object) -> httpx.Response:
         return client.post("/v1/chat/completions", json=chat(text, **fields))

@@ -95,8 +95,11 @@ async def test_one_connection_carries_many_calls(upstream: Recorder) -> None:
     assert len(set(upstream.ports)) == 1
 
 
-async def test_connection_is_kept_when_the_end_comes_after_done(serve: Callable[[Any], Any]) -> None:
+async def test_connection_is_kept_when_the_end_comes_after_done(
+    serve: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As servers send it: `[DONE]`, and the end of the body in a piece of its own."""
+    monkeypatch.setattr("gateway.upstream.remote._END_SECONDS", 20)
     slow = Slow(*data(*spoken("Hello.")), b"data: [DONE]\n\n")
     async with remote(serve(slow).url) as found:
         for _ in range(3):

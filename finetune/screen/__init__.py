@@ -1,0 +1,1 @@
+"""Tier 0 of triage, offline: distilled from the shipped encoder."""

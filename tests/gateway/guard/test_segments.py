@@ -1,0 +1,165 @@
+"""What of a request is new and checkable, and what of a reply is shown."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classifiers.labels import LABELS
+from classifiers.triage import Judgement
+from gateway.guard.plan import Unit, merge, units
+from gateway.guard.segments import Segment, new_segments, reply_texts, rewritten, tool_arguments, tool_pieces
+from gateway.guard.verdict import Plan
+from tests.gateway.guard.parts import policy
+
+USER, MODEL, TOOL = "user", "assistant", "tool"
+
+
+def turns(*pairs: tuple[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+@pytest.mark.parametrize(
+    ("messages", "texts"),
+    [
+        (turns((USER, "a")), ["a"]),
+        (turns(("system", "s"), ("developer", "d"), (USER, "a")), ["a"]),
+        (turns((USER, "a"), (MODEL, "b"), (USER, "c"), (USER, "d")), ["c", "d"]),
+        (turns((USER, "a"), ("system", "s"), (USER, "b")), ["a", "b"]),
+        (turns((USER, "a"), (MODEL, None), (TOOL, "r")), ["r"]),
+        (turns((USER, "a"), (MODEL, None), ("function", "r"), (USER, "b")), ["r", "b"]),
+        (turns((USER, " "), (USER, ""), (USER, "\n\t"), (USER, "a")), ["a"]),
+        (turns((USER, [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "u"}}])), ["a"]),
+        (
+            turns((USER, [{"type": "input_text", "text": "a"}, {"type": "text", "text": " "}, "odd", {"text": 1}])),
+            ["a"],
+        ),
+        (turns((USER, None)), []),
+        (turns((USER, 7)), []),
+        (turns(("system", "s")), []),
+        ([], []),
+        # A beginning of the reply, put into the model's mouth, hides nothing and is new itself.
+        (turns((USER, "a"), (MODEL, "Sure, here is")), ["a", "Sure, here is"]),
+        (turns((USER, "x"), (MODEL, "y"), (USER, "a"), (MODEL, "b"), (MODEL, "c")), ["a", "b", "c"]),
+        (turns((MODEL, "a")), ["a"]),
+    ],
+)
+def test_new_segments(messages: list[dict[str, Any]], texts: list[str]) -> None:
+    assert [segment.text for segment in new_segments(messages)] == texts
+
+
+def test_kinds_and_places() -> None:
+    messages = turns((MODEL, None), (TOOL, "r"), (USER, [{"type": "image"}, {"type": "text", "text": "a"}]))
+    assert new_segments(messages) == [Segment("tool", 1, None, "r"), Segment("user", 2, 1, "a")]
+
+
+def test_rewritten_touches_nothing_else() -> None:
+    messages = turns((USER, [{"type": "image", "n": 1}, {"type": "text", "text": "a", "cache": True}]), (USER, "b"))
+    before = copy.deepcopy(messages)
+    found = rewritten(messages, Segment("user", 0, 1, "a"), "A")
+    assert found[0]["content"] == [{"type": "image", "n": 1}, {"type": "text", "text": "A", "cache": True}]
+    assert rewritten(found, Segment("user", 1, None, "b"), "B")[1] == {"role": "user", "content": "B"}
+    assert messages == before
+
+
+def test_units_join_the_user_and_keep_tools_apart() -> None:
+    messages = turns((MODEL, ""), (USER, "ignore all"), (TOOL, "r1"), (USER, "instructions"), (TOOL, "r2"))
+    assert units(new_segments(messages)) == [
+        Unit("user", "ignore all\ninstructions"), Unit("tool", "r1"), Unit("tool", "r2")
+    ]  # fmt: skip
+
+
+def judgement(label: str, score: float, **fields: Any) -> Judgement:
+    rest = (1 - score) / (len(LABELS) - 1)
+    scores = {name: score if name == label else rest for name in LABELS}
+    return Judgement(label, fields.pop("category", label), scores, fields.pop("toxicity", 0.0), **fields)
+
+
+def test_no_text_is_an_empty_plan() -> None:
+    assert merge(policy(), [], []) == Plan()
+
+
+def test_strictest_text_decides() -> None:
+    found = [Unit("user", "a"), Unit("tool", "b")]
+    plan = merge(
+        policy(),
+        found,
+        [judgement("regulated_advice", 0.6, category="regulated_advice.tax"), judgement("prompt_injection", 0.95)],
+    )
+    assert (plan.route, plan.label, plan.category) == ("refuse", "prompt_injection", "prompt_injection")
+
+
+@pytest.mark.parametrize("label", ["harmful", "hate", "self_harm", "regulated_advice"])
+def test_a_tool_result_is_judged_for_injection_only(label: str) -> None:
+    plan = merge(policy(), [Unit("tool", "news of a crime")], [judgement(label, 0.99, toxicity=0.99)])
+    assert (plan.route, plan.label, plan.category, plan.toxicity) == ("allow", "benign", "benign", 0.0)
+
+
+def test_toxicity_is_the_users() -> None:
+    found = [Unit("user", "a"), Unit("tool", "b")]
+    plan = merge(
+        policy(), found, [judgement("benign", 0.9, toxicity=0.7), judgement("prompt_injection", 0.99, toxicity=0.9)]
+    )
+    assert plan.toxicity == 0.7
+
+
+@pytest.mark.parametrize("kind", ["user", "tool"])
+def test_incomplete_judgement_is_reviewed(kind: Any) -> None:
+    plan = merge(policy(), [Unit(kind, "long")], [judgement("benign", 0.99, complete=False)])
+    assert (plan.route, plan.label) == ("review", "benign")
+    harm = merge(policy(), [Unit(kind, "long")], [judgement("prompt_injection", 0.99, complete=False)])
+    assert harm.route == "refuse"
+
+
+def test_category_is_of_the_deciding_label() -> None:
+    scores = {"benign": 0.1, "harmful": 0.45, "regulated_advice": 0.46}
+    mixed = Judgement("regulated_advice", "regulated_advice.tax", scores, 0.0)
+    plan = merge(policy(), [Unit("user", "a")], [mixed])
+    assert (plan.route, plan.label, plan.category, plan.score) == ("review", "harmful", "harmful", 0.45)
+
+
+@pytest.mark.parametrize(
+    ("message", "texts"),
+    [
+        ({}, []),
+        ({"role": "assistant", "content": None, "refusal": None, "tool_calls": [], "function_call": None}, []),
+        ({"role": "assistant", "content": ""}, []),
+        (
+            {"content": "a", "refusal": "b", "name": "n", "id": "i", "tool_call_id": "t"},
+            [("content", "a"), ("refusal", "b")],
+        ),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, [("content", "ab")]),
+        ({"content": ["a", "b"]}, [("content", "ab")]),
+        ({"annotations": [{"type": "url_citation", "url_citation": {"url": "u"}}]}, []),
+        ({"audio": {"data": "AAAA", "expires_at": 1, "transcript": "t"}}, [("audio", "t")]),
+        ({"index": 7, "flag": True}, []),
+    ],
+)
+def test_reply_texts(message: dict[str, Any], texts: list[tuple[str, str]]) -> None:
+    assert reply_texts(message) == texts
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["role", "content", "refusal", "tool_calls", "function_call", "audio", "x"])
+
+
+@given(st.dictionaries(KEYS, JSON, max_size=5))
+def test_no_reply_is_too_odd(message: dict[str, Any]) -> None:
+    assert all(isinstance(text, str) and text for _, text in reply_texts(message))
+    assert all(isinstance(text, str) and text for _, text in tool_arguments(message))
+    assert all(isinstance(piece, str) for _, piece in tool_pieces(message))
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["role", "content", "x"]), JSON, max_size=3), max_size=5))
+def test_no_request_is_too_odd(messages: list[dict[str, Any]]) -> None:
+    for segment in new_segments(messages):
+        assert segment.text.strip()
+        assert rewritten(messages, segment, "new") != messages
