@@ -78,7 +78,7 @@ class Layers:
 
 
 class Screen:
-    """The trained screen. `threshold`: a score under it clears a text. `encoder`: sha256 of the one it stands before."""
+    """The trained screen. A score under `threshold` clears a text; `encoder`: sha256 of the one it learnt from."""
 
     def __init__(self, tokenizer: Tokenizer, layers: Layers, config: Mapping[str, Any]) -> None:
         self._tokenizer = tokenizer

@@ -9,15 +9,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
-from classifiers.refusal import RefusalDetector
-from classifiers.triage import Triage
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from classifiers.cascade import Cascade
 from classifiers.labels import CATEGORIES, LABELS
+from classifiers.refusal import RefusalDetector
+from classifiers.shipped import CorruptWeights
 from gateway import __version__
 from gateway.chat import dump
 from gateway.config import Config
@@ -27,6 +28,7 @@ from gateway.guard.judge import Classifier, Judge
 from gateway.guard.rails import Guard
 from gateway.http import errors
 from gateway.http.auth import Keys
+from gateway.http.chat import request_id
 from gateway.http.middleware import Inflight
 from gateway.http.routes import ROUTES
 from gateway.http.service import Service
@@ -48,7 +50,7 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         began = time.perf_counter()
         try:
-            judge, guard = await asyncio.to_thread(build_guard, config, classifier)
+            guard = await asyncio.to_thread(build_guard, config, classifier)
             model = upstream or build_upstream(config, metrics)
             await asyncio.gather(model.start(), guard.warm())
         except ConfigError as error:
@@ -62,8 +64,7 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             yield
         finally:
             service.draining = True
-            await model.close()
-            judge.close()
+            await asyncio.gather(model.close(), guard.close())
 
     app = FastAPI(
         title="hhh-gateway",
@@ -72,6 +73,7 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
         routes=list(ROUTES),
         middleware=[Middleware(Inflight, gauge=metrics.gauge("inflight_requests"))],
         exception_handlers={HTTPException: _no_route},
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -80,13 +82,17 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     return app
 
 
-def build_guard(config: Config, classifier: Classifier | None = None) -> tuple[Judge, Guard]:
+def build_guard(config: Config, classifier: Classifier | None = None) -> Guard:
     """Load the default policy, its NeMo lanes and the classifiers. Blocks for a second or two."""
     rules = policy.load(config.policies(), config.policy)
     lanes = nemo.load(rules.folder, rules.rules.patterns)
-    classifier = classifier or Triage.load(config.triage.weights, threads=config.triage.threads)
+    try:
+        classifier = classifier or Cascade.load(config.triage.weights, threads=config.triage.threads)
+        refusals = RefusalDetector.load()
+    except CorruptWeights as error:
+        raise ConfigError(str(error)) from None
     judge = Judge(classifier, max_batch=config.triage.max_batch, memory=config.triage.memory)
-    return judge, Guard(rules, lanes, judge, RefusalDetector.load(), config.triage.timeout_seconds)
+    return Guard(rules, lanes, judge, refusals, config.triage.timeout_seconds)
 
 
 def build_upstream(config: Config, metrics: Metrics) -> Upstream:
@@ -114,4 +120,5 @@ async def _no_route(request: Request, error: Exception) -> Response:
     content: Any = errors.body(
         message.get(error.status_code, str(error.detail)), "invalid_request_error", code=code.get(error.status_code)
     )
-    return Response(dump(content), error.status_code, media_type="application/json", headers=error.headers)
+    headers = {**(error.headers or {}), "x-request-id": request_id(request)}
+    return Response(dump(content), error.status_code, media_type="application/json", headers=headers)

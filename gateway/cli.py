@@ -111,6 +111,14 @@ def finetune_triage(
     typer.echo(run(recipe, resume))
 
 
+@finetune.command("screen")
+def finetune_screen(recipe: Recipe) -> None:
+    """Distil the screen that stands before the triage classifier."""
+    from finetune.screen.train import run
+
+    typer.echo(run(recipe))
+
+
 @finetune.command("refusal")
 def finetune_refusal(recipe: Recipe) -> None:
     """Train the refusal detector."""

@@ -31,7 +31,11 @@ class Section(BaseModel):
 
 class Timeout(Section):
     connect_seconds: float = Field(5, gt=0, description="To open a connection to the model server.")
-    first_byte_seconds: float = Field(60, gt=0, description="From the request to the first byte of the reply.")
+    first_byte_seconds: float = Field(
+        60,
+        gt=0,
+        description="From the request to the first byte of the reply; of one that is not streamed, to all of it.",
+    )
     total_seconds: float = Field(600, gt=0, description="The whole reply, streamed or not.")
 
 

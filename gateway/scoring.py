@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from classifiers.triage import Triage
-
+from classifiers.cascade import Cascade
 from gateway.config import Config
 from gateway.guard import policy
 from gateway.guard.plan import merge, units
@@ -17,7 +16,7 @@ from gateway.guard.segments import new_segments
 def score_rows(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """One result per row `{"id", "text"}` or `{"id", "messages"}`. Raises `ValueError` naming a bad row."""
     found = policy.load(config.policies(), config.policy)
-    triage = Triage.load(config.triage.weights, threads=config.triage.threads)
+    triage = Cascade.load(config.triage.weights, threads=config.triage.threads)
     for number, row in enumerate(rows, 1):
         messages = row.get("messages") or [{"role": "user", "content": row.get("text")}]
         if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):

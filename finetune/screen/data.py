@@ -39,7 +39,7 @@ class Recipe(BaseModel):
     more: dict[Path, int] = Field(default={}, description="Texts without labels, and at most how many of each file.")
     flags: dict[str, float] = Field(description="Per label: the least score that takes a text off the fast lane.")
     toxicity: float = Field(0.5, description="The same for toxicity.")
-    missed_share: float = Field(0.002, gt=0, lt=1, description="At most this share of what is flagged on dev is missed.")
+    missed_share: float = Field(0.002, gt=0, lt=1, description="Most of dev's flagged texts that may be missed.")
     unknown_share: float = Field(0.1, ge=0, le=1, description="Texts with more unknown word pieces go on.")
     seed: int = 5
     size: int = Field(64, ge=1, description="Of an embedding.")
@@ -91,9 +91,8 @@ def build(plan: Recipe) -> Split:
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     said = _scores([*train, *split.dev], teacher.weights_dir, plan.run_dir / f"teacher-{encoder[:12]}.jsonl")
     manifest = [*split.manifest, *({"file": path.name, "unlabelled_rows": most} for path, most in plan.more.items())]
-    return Split(
-        [_example(row, said, plan) for row in train], [_example(row, said, plan) for row in split.dev], encoder, manifest
-    )
+    train_examples, dev_examples = ([_example(row, said, plan) for row in rows] for rows in (train, split.dev))
+    return Split(train_examples, dev_examples, encoder, manifest)
 
 
 def _unlabelled(plan: Recipe) -> Iterator[Row]:
@@ -123,7 +122,7 @@ def _scores(rows: Sequence[Row], weights: Path, kept: Path) -> dict[str, dict[st
             batch = todo[start : start + 32]
             for text, judged in zip(batch, triage.score(batch), strict=True):
                 scores = {label: round(score, 4) for label, score in judged.scores.items()}
-                one = {"sha256": _digest(text), "scores": scores, "toxicity": round(judged.toxicity, 4)}
+                one: dict[str, Any] = {"sha256": _digest(text), "scores": scores, "toxicity": round(judged.toxicity, 4)}
                 known[one["sha256"]] = one
                 out.write(json.dumps(one) + "\n")
     return known

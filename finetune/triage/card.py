@@ -52,8 +52,9 @@ Expected calibration error {before:.3f} before the temperature, {after:.3f} afte
 - Orders inside documents are found when they speak to a model ("ignore the above"), not when they are plain requests.
 - It reads one message (trailing user turns joined). Harm that is spread over a conversation is not seen.
 - Toxicity was learnt from public comments and tweets and shares their annotators' biases on dialect: a signal only.
-- Dev is not pristine: after a first run its mistakes were read, and {train_only} rows of our own were written with
-  them in mind (those are never in dev). `cyberseceval-*` was put aside after that and is untouched.
+- Dev is not pristine: after two earlier runs its mistakes were read, and {train_only} rows of our own were written
+  with them in mind (those are never in dev). A source held out in the second run, `cyberseceval-mitre-frr` (harmless
+  requests for defensive code), was flagged in 92% of its rows and was therefore moved into training.
 - Dev's public sources are small and their labels noisy: read the intervals.
 
 ## Data

@@ -65,8 +65,9 @@ class Checks:
         await asyncio.gather(self._fast.warm(), self._colang.warm(), self._judge.score("Hello", remember=False))
 
     async def close(self) -> None:
-        """Let go of the lanes' engines."""
+        """Let go of the lanes' engines and of the classifier's thread."""
         await asyncio.gather(self._fast.close(), self._colang.close())
+        self._judge.close()
 
     async def judge(self, texts: Sequence[str], seen: Observation) -> list[Judgement] | None:
         """Triage's judgement of each text; None when triage failed, and its fail mode is open."""
