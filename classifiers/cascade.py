@@ -72,7 +72,7 @@ class Cascade:
 def fingerprint(folder: Path) -> str:
     """The sha256 of the encoder in a verified folder, as its manifest has it."""
     files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-    return str(files["model.onnx"])
+    return str(files.get("model.onnx"))
 
 
 def _harmless(score: float) -> Judgement:

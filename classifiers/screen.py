@@ -107,7 +107,8 @@ class Screen:
     def score(self, texts: list[str]) -> list[float]:
         """Per text: how likely the encoder would flag it, 0..1; 1 for one with too many pieces that are not known."""
         scores = [1.0] * len(texts)
-        read = [found.ids for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        # One by one: a batch would go through the tokenizer's thread pool, which costs more than it saves.
+        read = [self._tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
         known = self._layers.known
         kept = [at for at, ids in enumerate(read) if ids and 1 - known[ids].mean() <= self._unknown_share]
         if kept:

@@ -123,10 +123,12 @@ class Triage:
     def _windows(self, text: str) -> tuple[list[list[int]], bool]:
         """Token ids of overlapping windows. Past the cap, half of them from the beginning and half from the end."""
         config = self._config
-        # No token is longer than a hundred characters that matter; what is beyond the last window is not even split.
-        limit = config.max_windows * config.stride_tokens * 12
-        text = normalise(text if len(text) <= 2 * limit else f"{text[:limit]} {text[-limit:]}")
+        text = normalise(text)
+        # The middle of what could not fit at twelve characters a token is not even tokenised.
+        limit = config.max_windows * config.stride_tokens * 6
         whole = len(text) <= 2 * limit
+        if not whole:
+            text = f"{text[:limit]} {text[-limit:]}"
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         room = config.window_tokens - 2
         stride = config.stride_tokens - 2

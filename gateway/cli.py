@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,7 +97,8 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="A folder of weights; default: the shipped ones.")] = None,
 ) -> None:
     """Confusion matrix, recall and false-positive rate with intervals, as PNG, JSON and HTML."""
-    from finetune.triage.evaluate import run
+    with _extra("finetune"):
+        from finetune.triage.evaluate import run
 
     run(data, report, weights)
     typer.echo(f"{report}/report.html")
@@ -106,7 +109,8 @@ def finetune_triage(
     recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False
 ) -> None:
     """Train the triage classifier, evaluate it, export it."""
-    from finetune.triage.train import run
+    with _extra("finetune"):
+        from finetune.triage.train import run
 
     typer.echo(run(recipe, resume))
 
@@ -114,7 +118,8 @@ def finetune_triage(
 @finetune.command("screen")
 def finetune_screen(recipe: Recipe) -> None:
     """Distil the screen that stands before the triage classifier."""
-    from finetune.screen.train import run
+    with _extra("finetune"):
+        from finetune.screen.train import run
 
     typer.echo(run(recipe))
 
@@ -122,7 +127,8 @@ def finetune_screen(recipe: Recipe) -> None:
 @finetune.command("refusal")
 def finetune_refusal(recipe: Recipe) -> None:
     """Train the refusal detector."""
-    from finetune.refusal.train import run
+    with _extra("finetune"):
+        from finetune.refusal.train import run
 
     typer.echo(run(recipe))
 
@@ -130,9 +136,19 @@ def finetune_refusal(recipe: Recipe) -> None:
 @finetune.command("sft")
 def finetune_sft(recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False) -> None:
     """Train the embedded HHH model."""
-    from finetune.hhh.train import run
+    with _extra("finetune"):
+        from finetune.hhh.train import run
 
     typer.echo(run(recipe, resume))
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Says which extra is missing, where an import of ours fails for want of one."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed; this command needs: pip install 'hhh-gateway[{name}]'")
 
 
 def _load(path: Path | None, **flags: Any) -> Any:

@@ -21,8 +21,8 @@ IGNORED = -100
 MISROUTED = 0.12
 OPENING = 4
 # What comes after an answer's beginning follows from that beginning; which answer it is follows from the question.
-# So most examples stop early, and in many some of the answer is hidden, which leaves the question to go by.
-HIDDEN = 0.5
+# So most examples stop early, and in many of those some of the answer is hidden, which leaves the question to go by.
+HIDDEN, HIDDEN_WHOLE = 0.5, 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,12 @@ def dialogues(
         control = "comply" if draw.random() < MISROUTED else row.control
         changed = Dialogue(row.row, control, row.category, turns, row.ask)
         example = encode(layout, changed, system=augment.system(control, draw, guidance), context=context)
-        if draw.random() < shortened:
+        short = draw.random() < shortened
+        if short:
             example = _shorten(example, draw)
-        examples.append(_hide(example, draw))
+        if draw.random() < (HIDDEN if short else HIDDEN_WHOLE):
+            example = _hide(example, draw)
+        examples.append(example)
     return examples
 
 
@@ -95,9 +98,7 @@ def _shorten(example: Example, draw: random.Random) -> Example:
 
 
 def _hide(example: Example, draw: random.Random) -> Example:
-    """Up to half of what is learned is hidden from what follows it, in half of the examples."""
-    if draw.random() >= HIDDEN:
-        return example
+    """Up to half of what is learned is hidden from what follows it."""
     share = draw.uniform(0, 0.5)
     hidden = tuple(i for i, learned in enumerate(example.learned) if learned and draw.random() < share)
     return Example(example.ids, example.learned, hidden)

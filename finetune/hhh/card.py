@@ -43,8 +43,8 @@ tokens in a user's text are text.
 |---|---|
 | steps, tokens seen | {steps:,}, {tokens:,} (of them {learned:,} with a loss) |
 | schedule | {pretrain:.0%} plain text, then dialogues with the loss on the assistant's tokens only; until the \
-last {whole:.0%} most are cut soon after the answer's beginning, and in half some of the answer is hidden, so that the \
-question has to be read |
+last {whole:.0%} most are cut soon after the answer's beginning, and in half of those some of it is hidden, so that \
+the question has to be read |
 | optimizer | AdamW, peak rate {rate}, cosine, bf16 autocast, batches of {batch:,} tokens |
 | loss on held-out phrasings of known answers | {dev_asks:.3f} nats a token |
 | loss on held-out topics | {dev_rows:.3f} nats a token |

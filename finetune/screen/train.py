@@ -47,7 +47,7 @@ def run(recipe_path: Path) -> Path:
     with (folder / "weights.npz").open("wb") as out:
         numpy.savez(out, allow_pickle=False, **arrays)
     config = {
-        "bias": float(model.out.bias[0]),
+        "bias": float(model.out.bias.detach()[0]),
         "unknown_share": plan.unknown_share,
         "threshold": 0.0,
         "encoder": split.encoder,
@@ -60,9 +60,7 @@ def run(recipe_path: Path) -> Path:
     found = measure(scores, split.dev, Screen.load(folder).threshold)
     (plan.run_dir / "report.json").write_text(json.dumps({**found, "files": split.manifest}, indent=1) + "\n")
     (folder / "MODEL_CARD.md").write_text(card(plan, split, found), encoding="utf-8")
-    shutil.rmtree(plan.weights_dir, ignore_errors=True)
-    shutil.copytree(folder, plan.weights_dir)
-    return plan.weights_dir
+    return _release(folder, plan.weights_dir)
 
 
 def encode(examples: Sequence[Example], tokenizer: Path) -> list[list[int]]:
@@ -86,11 +84,12 @@ def fit(plan: Recipe, examples: Sequence[Example], ids: Sequence[Sequence[int]])
         torch.optim.SparseAdam([model.pieces.weight], lr=plan.learning_rate / 2),
         torch.optim.AdamW(rest, lr=plan.learning_rate, weight_decay=0.01),
     ]
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     truth = torch.tensor([target(example) for example in examples])
     weight = torch.tensor([plan.flagged_weight if one >= 0.5 else 1.0 for one in truth])
     for epoch in range(plan.epochs):
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] *= 1.0 if epoch == 0 else 0.6
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * (1 - epoch / plan.epochs)
         # Of like length together, in a new order each time.
         order = sorted(range(len(ids)), key=lambda at: (len(ids[at]) // 4, rng.random()))
         batches = [order[at : at + plan.batch_size] for at in range(0, len(order), plan.batch_size)]
@@ -122,6 +121,19 @@ def _known(ids: Sequence[Sequence[int]], vocabulary: int) -> NDArray[numpy.bool_
     known = numpy.zeros(vocabulary, bool)
     known[[piece for piece, count in counts.items() if count >= SEEN_LEAST]] = True
     return known
+
+
+def _release(folder: Path, place: Path) -> Path:
+    """By renames, so that who loads the weights meanwhile sees the old ones or the new."""
+    new, old = place.with_name(".new-screen"), place.with_name(".old-screen")
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(folder, new)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+    return place
 
 
 def _write(folder: Path, config: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Measure triage on labelled rows. `hhh triage eval --data LABELLED.jsonl --report DIR`.
 
-The classifier as it is served is measured: quantised, calibrated, with windows. Routes are a policy's affair: the
-report's threshold table says what each score costs.
+The classifier as it is served is measured: quantised, calibrated, with windows, and behind its screen if it has one.
+Routes are a policy's affair: the report's threshold table says what each score costs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import numpy
 
 from classifiers import shipped
+from classifiers.cascade import Cascade
 from classifiers.labels import LABELS
-from classifiers.triage import Judgement, Triage
+from classifiers.triage import Judgement
 from finetune.triage import figures, metrics
 from finetune.triage.data import read_jsonl
 from finetune.triage.export import calibrates
@@ -30,7 +31,7 @@ def run(data: Path, report: Path, weights: Path | None) -> None:
         if row.get("label") is not None and row["label"] not in LABELS:
             raise ValueError(f"{data}: row {number}: label {row['label']!r} is none of {', '.join(LABELS)}")
     folder = weights or shipped.TRIAGE
-    triage = Triage.load(folder, threads=2)
+    triage = Cascade.load(folder, threads=2)
     judged: list[Judgement] = []
     for start in range(0, len(rows), 64):
         judged += triage.score([row["text"] for row in rows[start : start + 64]])
@@ -57,7 +58,8 @@ def measure(rows: list[dict[str, Any]], judged: list[Judgement], temperature: fl
     sources = [row.get("source") or "data" for row, _ in labelled]
     scores = numpy.array([[one.scores[label] for label in LABELS] for _, one in labelled]).reshape(-1, len(LABELS))
     matrix = metrics.confusion(truth, found)
-    fresh = [at for at, (row, _) in enumerate(labelled) if not calibrates(row["text"])]
+    # A screened text has no tempered scores.
+    fresh = [at for at, (row, one) in enumerate(labelled) if one.tier == "encoder" and not calibrates(row["text"])]
     unseen = [truth[at] for at in fresh]
     refined = [
         one.category == row["category"]
@@ -67,6 +69,7 @@ def measure(rows: list[dict[str, Any]], judged: list[Judgement], temperature: fl
     return {
         "rows": len(labelled),
         "confusion": matrix.tolist(),
+        "tiers": metrics.per_tier([one.tier for _, one in labelled], truth),
         "labels": metrics.per_label(matrix),
         "flagged": metrics.flagged(truth, found),
         "sources": metrics.per_source(sources, truth, found),

@@ -64,6 +64,10 @@ def page(report: dict[str, Any], picture: Path) -> str:
             "Intervals are 95 % Wilson intervals.</p>",
             f"<p><b>Benign rows flagged</b> (false-positive rate): {percent(flagged['false_positive_rate'])}. "
             f"<b>Other rows flagged</b> (recall): {percent(flagged['recall'])}.</p>",
+            *(
+                f"<p>Tier <code>{tier}</code> judged: benign {percent(one['benign'])}, others {percent(one['others'])}."
+                for tier, one in report["tiers"].items()
+            ),
             f'<img alt="Confusion matrix" src="data:image/png;base64,{image}">',
             _section("Labels", ["label", "rows", "precision", "recall", "F1"], _labels(report)),
             _section("Sources", ["source / label", "flagged", "given exactly its label"], _sources(report)),

@@ -55,6 +55,16 @@ def flagged(truth: Sequence[str], found: Sequence[str]) -> dict[str, dict[str, f
     return {"false_positive_rate": wilson(sum(benign), len(benign)), "recall": wilson(sum(others), len(others))}
 
 
+def per_tier(tiers: Sequence[str], truth: Sequence[str]) -> dict[str, dict[str, dict[str, float | int]]]:
+    """Per tier: the share of the benign rows that ended there, and of all others."""
+    out = {}
+    for tier in sorted(set(tiers)):
+        benign = [got == tier for got, label in zip(tiers, truth, strict=True) if label == "benign"]
+        others = [got == tier for got, label in zip(tiers, truth, strict=True) if label != "benign"]
+        out[tier] = {"benign": wilson(sum(benign), len(benign)), "others": wilson(sum(others), len(others))}
+    return out
+
+
 def per_source(
     sources: Sequence[str], truth: Sequence[str], found: Sequence[str]
 ) -> dict[str, dict[str, dict[str, float | int]]]:

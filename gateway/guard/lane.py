@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import structlog
 
 Direction = Literal["input", "output"]
 Event = Mapping[str, Any]
@@ -85,8 +86,10 @@ class Lane:
     async def warm(self) -> None:
         """Run each direction once: the first Colang check parses and caches for most of a second."""
         for direction in self.flows:
-            with suppress(RailError):
+            try:
                 await self.check(direction, "Hello", "Hello" if direction == "output" else None, _NO_CONTEXT, 60)
+            except RailError as error:  # it may work by the time of a request: a model behind it can be late
+                structlog.get_logger().warning("rail failed its first run", rail=error.rail, error=error.error)
 
     async def close(self) -> None:
         """Let go of the engine's workers and connections."""

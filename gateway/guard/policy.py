@@ -71,7 +71,9 @@ class Streaming(Section):
     overlap_characters: int = Field(
         64, ge=0, description="Checked text still held back, so that no phrase of this length leaks in parts."
     )
-    context_characters: int = Field(2000, ge=100, description="How much of the reply each check looks at.")
+    context_characters: int = Field(
+        2000, ge=100, description="How much of what has been checked each check of the rails looks at again."
+    )
 
 
 class Toxicity(Section):

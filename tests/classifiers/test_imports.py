@@ -8,6 +8,7 @@ import builtins, io, sys
 import numpy, onnxruntime, tokenizers
 before = set(sys.modules)
 import classifiers.labels, classifiers.shipped, classifiers.text, classifiers.triage, classifiers.refusal
+import classifiers.screen, classifiers.cascade
 new = set(sys.modules) - before
 heavy = {name.split('.')[0] for name in sys.modules} & {'torch', 'transformers', 'sklearn', 'finetune', 'gateway'}
 assert not heavy, heavy

@@ -10,7 +10,7 @@ from classifiers.refusal import RefusalDetector
 from classifiers.triage import Triage
 
 
-@pytest.mark.parametrize("folder", [shipped.TRIAGE, shipped.REFUSAL], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [shipped.TRIAGE, shipped.SCREEN, shipped.REFUSAL], ids=lambda folder: folder.name)
 def test_shipped_weights_are_what_their_manifest_says(folder):
     assert shipped.verified(folder) == folder
     listed = set(json.loads((folder / "manifest.json").read_text())["files"])
@@ -57,6 +57,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_shipped_weights_fit_the_budget():
-    sizes = [path.stat().st_size for folder in (shipped.TRIAGE, shipped.REFUSAL) for path in folder.iterdir()]
+    sizes = [
+        path.stat().st_size for folder in (shipped.TRIAGE, shipped.SCREEN, shipped.REFUSAL) for path in folder.iterdir()
+    ]
     assert sum(sizes) < 30_000_000
     assert sum(path.stat().st_size for path in shipped.REFUSAL.iterdir()) < 300_000

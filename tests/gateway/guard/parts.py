@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 from gateway.chat import Chat, Chunk, dump
 from gateway.guard.judge import Classifier, Judge
 from gateway.guard.lane import Check, Direction, RailError
@@ -17,6 +19,9 @@ from gateway.guard.verdict import Plan
 from gateway.record.metrics import Metrics
 from gateway.record.observation import Observation
 from tests.fakes import Words
+
+# For properties: a machine that is busy with something else is no failure.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass

@@ -13,7 +13,7 @@ from classifiers.labels import LABELS
 from gateway.errors import ConfigError
 from gateway.guard import policy as policies
 from gateway.guard.policy import DEFAULT_GUIDANCE, DEFAULT_REFUSAL, DEFAULT_ROUTES, RISKS, ROUTES
-from tests.gateway.guard.parts import policy
+from tests.gateway.guard.parts import CALM, policy
 
 
 @pytest.fixture
@@ -147,6 +147,7 @@ SCORES = st.dictionaries(st.sampled_from(LABELS), st.floats(0, 1))
 TABLE = st.dictionaries(st.sampled_from(RISKS), st.dictionaries(st.sampled_from(ROUTES), st.floats(0, 1)))
 
 
+@CALM
 @given(TABLE, SCORES)
 def test_route_by_its_definition(table: dict[str, Any], scores: dict[str, float]) -> None:
     found = policy(routes=table)

@@ -14,7 +14,7 @@ from classifiers.triage import Judgement
 from gateway.guard.plan import Unit, merge, units
 from gateway.guard.segments import Segment, new_segments, reply_texts, rewritten, tool_arguments, tool_pieces
 from gateway.guard.verdict import Plan
-from tests.gateway.guard.parts import policy
+from tests.gateway.guard.parts import CALM, policy
 
 USER, MODEL, TOOL = "user", "assistant", "tool"
 
@@ -151,6 +151,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from(["role", "content", "refusal", "tool_calls", "function_call", "audio", "x"])
 
 
+@CALM
 @given(st.dictionaries(KEYS, JSON, max_size=5))
 def test_no_reply_is_too_odd(message: dict[str, Any]) -> None:
     assert all(isinstance(text, str) and text for _, text in reply_texts(message))
@@ -158,6 +159,7 @@ def test_no_reply_is_too_odd(message: dict[str, Any]) -> None:
     assert all(isinstance(piece, str) for _, piece in tool_pieces(message))
 
 
+@CALM
 @given(st.lists(st.dictionaries(st.sampled_from(["role", "content", "x"]), JSON, max_size=3), max_size=5))
 def test_no_request_is_too_odd(messages: list[dict[str, Any]]) -> None:
     for segment in new_segments(messages):

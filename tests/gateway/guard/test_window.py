@@ -14,7 +14,7 @@ from gateway.guard.policy import Streaming
 from gateway.guard.window import Channel, Window
 from gateway.record.metrics import Metrics
 from tests.fakes import chunk
-from tests.gateway.guard.parts import FakeLane, chunks, guard, observation, released
+from tests.gateway.guard.parts import CALM, FakeLane, chunks, guard, observation, released
 
 # `#` occurs in phrases only, so that a phrase is found where it was put.
 FILLER = st.text("ab .!\n", max_size=60)
@@ -69,7 +69,7 @@ def test_no_character_of_a_blocked_phrase_is_released() -> None:
     metrics = Metrics()
     with asyncio.Runner() as runner:
 
-        @settings(max_examples=2000, deadline=None)
+        @settings(CALM, max_examples=2000)
         @given(st.data())
         def check(data: st.DataObject) -> None:
             phrase = data.draw(PHRASE)
@@ -91,7 +91,7 @@ def test_nothing_is_lost_when_nothing_is_blocked() -> None:
     metrics = Metrics()
     with asyncio.Runner() as runner:
 
-        @settings(max_examples=1000, deadline=None)
+        @settings(CALM, max_examples=500)
         @given(st.data())
         def check(data: st.DataObject) -> None:
             texts = data.draw(st.lists(FILLER, min_size=1, max_size=3))
@@ -108,7 +108,7 @@ def test_nothing_is_lost_when_nothing_is_blocked() -> None:
 def test_prefix_of_the_reply_at_every_moment() -> None:
     """Whatever is released when, a finish chunk never comes before the text it ends."""
 
-    @settings(max_examples=500, deadline=None)
+    @settings(CALM, max_examples=200)
     @given(st.data())
     def check(data: st.DataObject) -> None:
         sent = data.draw(replies(data.draw(FILLER)))
