@@ -100,7 +100,7 @@ def _read_prompts(path: Path) -> list[Any]:
     return prompts
 
 
-def _refuse_unknown(path: Path, prefix: str, value: Any, known: Collection[str | None]) -> None:
+def _refuse_unknown(path: Path, prefix: str, value: Any, known: Collection[str]) -> None:
     """NeMo takes no notice of a key that it does not know, and the rail behind a slip of the pen would be off."""
     if value and not isinstance(value, dict):
         raise ConfigError(f"{path}: {prefix.rstrip('.')} - a mapping is expected")
