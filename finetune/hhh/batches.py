@@ -19,6 +19,8 @@ from gateway.upstream.layout import ASSISTANT, BOS, CONTROLS, END, PAD, Layout
 IGNORED = -100
 # A route that misses must do no harm: some advice and refusals are also learned behind <|comply|>.
 MISROUTED = 0.12
+# The last question counts: some dialogues come after another one, whose answer is at most so many characters.
+CONTINUED, SMALL_TALK = 0.18, 300
 OPENING = 4
 # What comes after an answer's beginning follows from that beginning; which answer it is follows from the question.
 # So most examples stop early, and in many of those some of the answer is hidden, which leaves the question to go by.
@@ -74,8 +76,10 @@ def dialogues(
 ) -> list[Example]:
     """Every row once, its questions changed a little, a share of the answers cut short."""
     examples = []
+    openers = [row for row in rows if row.control == "comply" and len(row.turns) == 2 and len(row.answer) < SMALL_TALK]
     for row in rows:
-        turns = tuple(text if i % 2 else augment.question(text, draw) for i, text in enumerate(row.turns))
+        before = draw.choice(openers).turns if openers and draw.random() < CONTINUED else ()
+        turns = tuple(text if i % 2 else augment.question(text, draw) for i, text in enumerate((*before, *row.turns)))
         control = "comply" if draw.random() < MISROUTED else row.control
         changed = Dialogue(row.row, control, row.category, turns, row.ask)
         example = encode(layout, changed, system=augment.system(control, draw, guidance), context=context)

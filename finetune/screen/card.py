@@ -17,9 +17,9 @@ the encoder with the sha256 `{encoder}`; it is used before no other one. English
 - A text is cleared when its score is under {threshold:.5f}. The score is no calibrated probability.
 - Never cleared: more than {characters} characters; characters other than those of plain English text; runs of 25
   characters without a space; digits within words; words spelt out; more than {unknown:.0%} word pieces that training
-  hardly saw.
-- "Flagged" means that the encoder gives {flags}, or toxicity {toxicity} or more: the lowest thresholds at
-  which a shipped policy leaves its fast lane. A policy with lower ones is not covered by what follows.
+  hardly saw, or many words that are none (ciphers, typing errors).
+- "Flagged" means that the encoder gives one of these or more: {flags}, toxicity {toxicity}.
+  Lower is no threshold at which a shipped policy acts. A policy with lower ones is not covered by what follows.
 - Learnt from {train} texts with the encoder's scores (those of triage's recipe with their labels, and texts of the same
   public training sources without). Measured on triage's dev split, which neither was trained on.
 
@@ -59,7 +59,7 @@ def card(plan: Recipe, split: Split, found: dict[str, Any]) -> str:
         threshold=found["threshold"],
         characters=MOST_CHARACTERS,
         unknown=plan.unknown_share,
-        flags=", ".join(f"{label} {least}" for label, least in plan.flags.items()) + " or more",
+        flags=", ".join(f"{label} {least}" for label, least in plan.flags.items()),
         toxicity=plan.toxicity,
         train=len(split.train),
         share=plan.missed_share,

@@ -76,7 +76,7 @@ def reply_texts(message: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What of a reply's message (or delta) is shown: field and text, fields that we do not know included.
 
     What is nested (the parts of a content array, reasoning details, a transcript of speech) is joined. Not covered:
-    pictures and sound.
+    pictures, sound, and what an odd server writes beside the message.
     """
     texts: list[tuple[str, str]] = []
     for name, value in message.items():

@@ -73,7 +73,7 @@ def test_a_text_scores_alone_as_in_a_batch():
 
 
 def test_unknown_words_are_not_cleared(screen):
-    assert screen.score(["xqzvw bkjq wpfzt"]) == [1.0]
+    assert screen.score(["xqzvw bkjq wpfzt", "ubj gb znxr n obzo ng ubzr"]) == [1.0, 1.0]
     assert screen.score([]) == []
 
 

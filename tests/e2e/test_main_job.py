@@ -54,7 +54,8 @@ def test_a_question_gets_an_answer(embedded: Served, stream: bool) -> None:
     moved = changes(before, after, "hhh_requests_total")
     assert moved == {'{endpoint="chat_completions",outcome="allow",policy="finance"}': 1}
     assert changes(before, after, "hhh_refusals_total") == {}
-    assert changes(before, after, "hhh_tokens_total")
+    if not stream:  # a stream's usage is known only where the client asks for it
+        assert changes(before, after, "hhh_tokens_total")
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])

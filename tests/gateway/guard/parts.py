@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +113,3 @@ async def released(
 def sample(metrics: Metrics, name: str, **labels: str) -> float:
     """The value of one series; 0.0 where it does not exist."""
     return metrics.registry.get_sample_value(f"hhh_{name}", labels) or 0.0
-
-
-def run(coroutine: Any) -> Any:
-    return asyncio.run(coroutine)

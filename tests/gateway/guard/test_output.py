@@ -205,6 +205,14 @@ def test_the_flows_own_words_and_triages_category() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("content", ["", "  \n", None, []])
+def test_rails_see_a_space_where_nothing_was_said(content: Any) -> None:
+    lane = FakeLane()
+    request = chat({"role": "user", "content": content})
+    asyncio.run(guard(lane).check_output(request, reply({"content": "x"}), Plan(), observation()))
+    assert lane.users == [" "]
+
+
 def test_a_rail_of_the_library_knows_nothing_of_triage() -> None:
     """A leaked key is no investment advice, whatever was asked."""
     plan = Plan("advise", "regulated_advice", "regulated_advice.investment", 0.9)
