@@ -26,7 +26,7 @@ class Cascade:
     """Both tiers behind one `score`. Without a screen the encoder judges everything."""
 
     def __init__(self, encoder: Encoder, screen: Screen | None) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._screen = screen
 
     @classmethod
@@ -51,7 +51,7 @@ class Cascade:
         """One judgement per text, in order; `tier` says who judged."""
         judged = self._cleared(texts)
         rest = [at for at, found in enumerate(judged) if found is None]
-        for at, found in zip(rest, self._encoder.score([texts[at] for at in rest]), strict=True):
+        for at, found in zip(rest, self.encoder.score([texts[at] for at in rest]), strict=True):
             judged[at] = found
         return [found for found in judged if found is not None]
 

@@ -27,7 +27,7 @@ from classifiers import shipped
 
 MOST_CHARACTERS = 600
 # Of the pieces, those that go on with a word; 2 % to 15 % in English.
-_MOST_INNER = 0.3
+_MOST_INNER = 0.4
 Floats = NDArray[numpy.float32]
 
 # Latin letters of English, digits, the usual marks; a few that phones and word processors put in.

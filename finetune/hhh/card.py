@@ -66,7 +66,7 @@ texts were cut, shuffled and deduplicated.
 {spread_of_logits}), greedy tokens agreeing {greedy_tokens_agreeing:.2%}, whole replies identical
 {greedy_replies_identical} of {prompts}.
 
-## Replies, as they came (greedy)
+## Replies, as they came (greedy), good and bad
 {replies}
 """
 

@@ -53,7 +53,8 @@ Expected calibration error {before:.3f} before the temperature, {after:.3f} afte
 - It reads one message (trailing user turns joined). Harm that is spread over a conversation is not seen.
 - Toxicity was learnt from public comments and tweets and shares their annotators' biases on dialect: a signal only.
 - Dev is not pristine: after two earlier runs its mistakes were read, and {train_only} rows of our own were written
-  with them in mind (never in dev themselves, but some come close to dev rows in their wording). A source held out in the second run, `cyberseceval-mitre-frr` (harmless
+  with them in mind (never in dev themselves, but some come close to dev rows in their wording). A source held out
+  in the second run, `cyberseceval-mitre-frr` (harmless
   requests for defensive code), was flagged in 92% of its rows and was therefore moved into training.
 - Known to be weak: minimal pairs (a fifth of the harmless twins in dev are flagged), harmless role play, requests for
   exploit code (39% of a held-out source flagged), medical and legal advice in few words, "legally" as a safeguard.
