@@ -46,7 +46,8 @@ tokens in a user's text are text.
 last {whole:.0%} most are cut soon after the answer's beginning, and in half of those some of it is hidden, so that \
 the question has to be read |
 | optimizer | AdamW, peak rate {rate}, cosine, bf16 autocast, batches of {batch:,} tokens |
-| loss on held-out phrasings of known answers | {dev_asks:.3f} nats a token |
+| loss on held-out phrasings of known answers | {dev_asks:.3f} nats a token, given the answer's beginning: low \
+even where the model by itself would have begun another answer |
 | loss on held-out topics | {dev_rows:.3f} nats a token |
 | recipe | `finetune/recipes/hhh-embedded.yaml`, seed {seed} |
 
@@ -56,6 +57,7 @@ the question has to be read |
 {sources}
 
 Held out: {dev_rows_count} dialogues of rows that were not trained on, {dev_asks_count} phrasings of rows that were.
+The exchanged frames of questions can by chance produce a held-out phrasing.
 The last files of the list gave unlabelled questions for the plain-text phase only. The shared set's attribution
 file names their authors: banking77 (Casanueva et al. 2020), clinc150 (Larson et al. 2019), hwu64 (Liu et al. 2019),
 gsm8k (OpenAI), TAT-QA (Zhu et al. 2021), self-instruct seeds (Wang et al.), MT-bench and Vicuna questions (LMSYS);
