@@ -86,20 +86,17 @@ def build_guard(config: Config, classifier: Classifier | None = None) -> Guard:
     """Load the default policy, its NeMo lanes and the classifiers. Blocks for a second or two."""
     rules = policy.load(config.policies(), config.policy)
     lanes = nemo.load(rules.folder, rules.rules.patterns)
-
-    def judge(scorer: Classifier, memory: int) -> Judge:
-        return Judge(scorer, max_batch=config.triage.max_batch, memory=memory)
-
+    triage = config.triage
+    screen = None
     try:
         refusals = RefusalDetector.load()
         if classifier is None:
-            cascade = Cascade.load(config.triage.weights, threads=config.triage.threads)
-            messages, replies = judge(cascade, config.triage.memory), judge(cascade.encoder, 0)
-        else:
-            messages = replies = judge(classifier, config.triage.memory)
+            cascade = Cascade.load(triage.weights, threads=triage.threads)
+            classifier, screen = cascade.encoder, cascade.clear
     except CorruptWeights as error:
         raise ConfigError(str(error)) from None
-    return Guard(rules, lanes, messages, refusals, config.triage.timeout_seconds, replies)
+    judge = Judge(classifier, max_batch=triage.max_batch, memory=triage.memory, screen=screen)
+    return Guard(rules, lanes, judge, refusals, triage.timeout_seconds)
 
 
 def build_upstream(config: Config, metrics: Metrics) -> Upstream:

@@ -52,26 +52,22 @@ class Checks:
         judge: Judge,
         refusals: Refusals,
         triage_timeout_seconds: float,
-        replies: Judge | None = None,
     ) -> None:
         self.policy = policy
         self.shadow = policy.rules.mode == "shadow"
         self._fast, self._colang = lanes
         self._judge = judge
-        # The screen's bound was measured on messages, so replies are read by the encoder alone.
-        self._replies = replies or judge
         self._refusals = refusals
         self._triage_timeout_seconds = triage_timeout_seconds
 
     async def warm(self) -> None:
         """Run every lane and the classifier once."""
-        await asyncio.gather(self._fast.warm(), self._colang.warm(), self._judge.score("Hello", remember=False))
+        await asyncio.gather(self._fast.warm(), self._colang.warm(), self._judge.score_reply("Hello"))
 
     async def close(self) -> None:
         """Let go of the lanes' engines and of the classifier's thread."""
         await asyncio.gather(self._fast.close(), self._colang.close())
         self._judge.close()
-        self._replies.close()
 
     async def judge(self, texts: Sequence[str], seen: Observation) -> list[Judgement] | None:
         """Triage's judgement of each text; None when triage failed, and its fail mode is open."""
@@ -126,7 +122,7 @@ class Checks:
             return None
         try:
             async with asyncio.timeout(self.policy.rules.rail_timeout_seconds):
-                judgement = await self._replies.score(text, remember=False)
+                judgement = await self._judge.score_reply(text)
         except Exception as error:  # noqa: BLE001  the seam of a rail
             self._failed("toxicity", _name(error), turn.seen)
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 from typing import Protocol
@@ -17,14 +18,19 @@ class Classifier(Protocol):
         """One judgement per text. Blocks; called on a thread."""
 
 
+Screen = Callable[[str], Judgement | None]
+
+
 class Judge:
     """Scores texts. Those that arrive while a batch runs form the next one.
 
     `memory` verdicts are kept, least recently used first out, by the text's hash; the texts themselves are not kept.
+    `screen`, where there is one, is asked first and on the event loop: its 0.1 ms is less than a change of threads.
     """
 
-    def __init__(self, classifier: Classifier, *, max_batch: int, memory: int) -> None:
+    def __init__(self, classifier: Classifier, *, max_batch: int, memory: int, screen: Screen | None = None) -> None:
         self._classifier = classifier
+        self._screen = screen
         self._max_batch = max_batch
         self._memory = memory
         self._remembered: OrderedDict[bytes, Judgement] = OrderedDict()
@@ -32,23 +38,30 @@ class Judge:
         self._running: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="triage")
 
-    async def score(self, text: str, *, remember: bool = True) -> Judgement:
-        """Raises whatever the classifier raises. What is not worth remembering does not push out what is."""
+    async def score(self, text: str) -> Judgement:
+        """The judgement of a message: remembered, or the screen's, or the classifier's. Raises whatever that raises."""
         key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         known = self._remembered.get(key)
         if known is not None:
             self._remembered.move_to_end(key)
             return known
-        future: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()
-        self._waiting.append((text, future))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
-        judgement = await future
-        if remember and self._memory:
+        cleared = self._screen(text) if self._screen is not None else None
+        if cleared is not None:
+            return cleared
+        judgement = await self.score_reply(text)
+        if self._memory:
             self._remembered[key] = judgement
             while len(self._remembered) > self._memory:
                 self._remembered.popitem(last=False)
         return judgement
+
+    async def score_reply(self, text: str) -> Judgement:
+        """The same for a model's reply, which the screen knows nothing of, and which is not worth remembering."""
+        future: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()
+        self._waiting.append((text, future))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await future
 
     async def _run(self) -> None:
         try:

@@ -35,11 +35,9 @@ class Guard:
         judge: Judge,
         refusals: Refusals,
         triage_timeout_seconds: float,
-        replies: Judge | None = None,
     ) -> None:
-        """`replies` judges the tone of the model's replies; `judge` where there is none."""
         self.policy = policy
-        self._checks = Checks(policy, lanes, judge, refusals, triage_timeout_seconds, replies)
+        self._checks = Checks(policy, lanes, judge, refusals, triage_timeout_seconds)
 
     async def warm(self) -> None:
         """Make the first request as fast as the next."""

@@ -122,8 +122,8 @@ def test_what_is_not_worth_remembering_is_not(slow: Slow) -> None:
         slow.gate.set()
         await judge.score("user")
         for number in range(10):
-            await judge.score(f"part {number} of a reply", remember=False)
-        await judge.score("user", remember=False)
+            await judge.score_reply(f"part {number} of a reply")
+        await judge.score("user")
         assert len(slow.batches) == 11
 
     run(slow, test)
@@ -223,3 +223,15 @@ def test_closed(slow: Slow) -> None:
             await judge.score("a")
 
     run(slow, test)
+
+
+async def test_the_screen_is_asked_of_messages_alone(slow: Slow) -> None:
+    harmless = Judgement("benign", "benign", {"benign": 1.0}, 0.0, tier="screen")
+    judge = Judge(slow, max_batch=4, memory=10, screen=lambda text: harmless if "plain" in text else None)
+    slow.gate.set()
+    assert (await judge.score("a plain message")).tier == "screen"
+    assert slow.batches == []
+    await judge.score("an odd message")
+    await judge.score_reply("a plain reply")
+    assert slow.batches == [["an odd message"], ["a plain reply"]]
+    judge.close()
