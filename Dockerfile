@@ -1,5 +1,6 @@
-# docker build -t hhh-gateway .                    everything, CPU build of torch included
-# docker build -t hhh-gateway:slim --target slim . embedded and remote models only, no torch
+# docker build -t hhh-gateway .    embedded and remote models, on the CPU, no torch (the target `slim`)
+# docker build -t hhh-gateway:full --target full --build-arg TORCH="torch==2.13.0 --index-url INDEX" .
+#                                  with torch, for `upstream.model`; INDEX: where PyTorch publishes the build you want
 FROM python:3.11-slim AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
 WORKDIR /app
@@ -13,7 +14,7 @@ COPY rails rails
 RUN python -m venv /venv && /venv/bin/pip install -c constraints.txt .
 
 FROM build AS build-full
-ARG TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+ARG TORCH="torch==2.13.0"
 RUN /venv/bin/pip install ${TORCH} && /venv/bin/pip install -c constraints.txt '.[local]'
 
 FROM base AS runtime
@@ -28,8 +29,8 @@ ENTRYPOINT ["hhh"]
 # Without client keys the gateway binds to loopback only, inside the container too: set HHH_CLIENT_KEYS_ENV.
 CMD ["serve"]
 
-FROM runtime AS slim
-COPY --from=build /venv /venv
-
 FROM runtime AS full
 COPY --from=build-full /venv /venv
+
+FROM runtime AS slim
+COPY --from=build /venv /venv

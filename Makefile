@@ -1,5 +1,5 @@
 # make setup, then make serve. TORCH is what pip is asked for first; another build or source is one variable away:
-#   make setup TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+#   make setup TORCH="torch==2.13.0 --index-url INDEX"     INDEX: where PyTorch publishes its CPU builds, say
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
