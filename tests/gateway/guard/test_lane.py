@@ -282,7 +282,7 @@ def test_no_conversation_is_kept(lanes: tuple[Lane, Lane], runner: asyncio.Runne
     runner.run(main(150))
     assert objects() - before < 150  # less than one for each check
     assert lanes[1]._engine.events_history_cache == {}
-    kept = [found for found in gc.get_objects() if isinstance(found, dict) and "number 10 " in str(found.get("text"))]
+    kept = [found for found in gc.get_objects() if type(found) is dict and "number 10 " in str(found.get("text"))]
     assert kept == []
 
 
