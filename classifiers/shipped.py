@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 TRIAGE = Path(__file__).parent / "weights" / "triage"
@@ -19,19 +20,25 @@ class CorruptWeights(ValueError):
     """A weights folder is not what its manifest says. The message names the file."""
 
 
-def verified(folder: Path) -> Path:
-    """The folder, when every file of its `manifest.json` is there with its sha256; `CorruptWeights` otherwise."""
+def verified(folder: Path, required: Iterable[str] = ()) -> Path:
+    """The folder, when every file of its `manifest.json` is there with its sha256, and the required ones are listed.
+
+    Raises `CorruptWeights` otherwise.
+    """
     manifest = folder / "manifest.json"
     try:
-        files: dict[str, str] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        files = dict[str, str](json.loads(manifest.read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptWeights(f"{manifest}: unreadable ({type(error).__name__})") from None
+        raise CorruptWeights(f"{manifest}: unreadable ({type(error).__name__}: {error})") from None
+    for name in required:
+        if name not in files:
+            raise CorruptWeights(f"{manifest}: {name} is not listed")
     for name, expected in files.items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise CorruptWeights(f"{path}: missing")
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise CorruptWeights(f"{path}: does not have the sha256 of {manifest.name}")
+            raise CorruptWeights(f"{path}: its sha256 is not the one in {manifest.name}")
     return folder
 
 

@@ -24,6 +24,7 @@ from gateway.chat import dump
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.guard import nemo, policy
+from gateway.guard.checks import Checks
 from gateway.guard.judge import Classifier, Judge
 from gateway.guard.rails import Guard
 from gateway.http import errors
@@ -96,7 +97,7 @@ def build_guard(config: Config, classifier: Classifier | None = None) -> Guard:
     except CorruptWeights as error:
         raise ConfigError(str(error)) from None
     judge = Judge(classifier, max_batch=triage.max_batch, memory=triage.memory, screen=screen)
-    return Guard(rules, lanes, judge, refusals, triage.timeout_seconds)
+    return Guard(Checks(rules, lanes, judge, refusals, triage.timeout_seconds))
 
 
 def build_upstream(config: Config, metrics: Metrics) -> Upstream:
@@ -111,10 +112,10 @@ def build_upstream(config: Config, metrics: Metrics) -> Upstream:
     if settings.model is None:
         from gateway.upstream.embedded import EmbeddedEngine
 
-        return InProcess(EmbeddedEngine(None, settings.cores(), settings.max_batch))
+        return InProcess(EmbeddedEngine(None, settings.threads, settings.max_batch))
     from gateway.upstream.local import TransformersEngine
 
-    return InProcess(TransformersEngine(settings.model, settings.cores(), settings.max_batch))
+    return InProcess(TransformersEngine(settings.model, settings.threads, settings.max_batch))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Route = Literal["allow", "advise", "review", "refuse"]
@@ -30,7 +29,6 @@ class Chat:
     request_id: str
     route: Route = "allow"
     on_block: Literal["completion", "error"] = "completion"
-    started: float = field(default_factory=time.perf_counter)
 
     @property
     def messages(self) -> list[Message]:

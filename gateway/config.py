@@ -77,10 +77,6 @@ class Upstream(Section):
             raise ValueError("must have no user, query or fragment; a key goes into the variable of api_key_env")
         return base_url.rstrip("/")
 
-    def cores(self) -> int:
-        """The threads of a local model, counted."""
-        return self.threads or max(1, (os.cpu_count() or 1) - 1)
-
 
 class Triage(Section):
     weights: Path | None = Field(None, description="A folder of triage weights; null: the shipped ones.")

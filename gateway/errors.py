@@ -5,7 +5,6 @@ GatewayError
     BadRequest           malformed or invalid
     TooLarge             over a budget
     Unauthorized         no valid client key
-    NotFound             no such route or object
     ModelNotFound        no such model here
   RailFailed             a rail raised or timed out, and its fail mode is closed
   Draining               the gateway is shutting down or not ready
@@ -49,10 +48,6 @@ class TooLarge(ClientError):
 
 class Unauthorized(ClientError):
     """No valid client key."""
-
-
-class NotFound(ClientError):
-    """No such route or object."""
 
 
 class ModelNotFound(ClientError):

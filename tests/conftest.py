@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -50,6 +51,14 @@ class Running:
         self.leave()
         self._thread.join(15)
         self.socket.close()
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `HHH_` variable of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.upper().startswith("HHH_"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from classifiers.labels import CATEGORIES
 from classifiers.triage import Judgement
 from gateway.chat import Chat, Completion
 from gateway.guard import nemo, policy
+from gateway.guard.checks import Checks
 from gateway.guard.judge import Judge
 from gateway.guard.lane import Lane
 from gateway.guard.policy import DEFAULT_REFUSAL, RISKS, ROUTES
@@ -74,7 +75,7 @@ class Desk:
 
     def guard(self, *judgement: Any) -> Guard:
         judge = Judge(Fixed(*judgement), max_batch=4, memory=4)
-        return Guard(self.policy, self._lanes, judge, Detector(), 5)
+        return Guard(Checks(self.policy, self._lanes, judge, Detector(), 5))
 
     def ask(self, text: str | Chat, *judgement: Any) -> Chat | Verdict:
         """What goes upstream, or why nothing does."""

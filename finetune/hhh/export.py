@@ -19,8 +19,9 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from classifiers import shipped
 from finetune.hhh import card, corpus, graph, measure, recipe, tokenizer
-from gateway.upstream.embedded import FILES, SHIPPED
+from gateway.upstream.embedded import SHIPPED
 from gateway.upstream.layout import END, Layout
 
 CHECKED = 60
@@ -118,8 +119,7 @@ def export(run: Path, out: Path = SHIPPED) -> Path:
         limit = chosen.model.context // 2
         prompts = [layout.prompt([{"role": "user", "content": r.question}], r.control, limit) for r in rows]
         checks = compare(model, session, layout, prompts, limit)
-        digests = {file: corpus.digest(fresh / file) for file in FILES}
-        (fresh / "manifest.json").write_text(json.dumps({"files": digests}, indent=2) + "\n", encoding="utf-8")
+        digests = json.loads(shipped.seal(fresh).read_text(encoding="utf-8"))["files"]
         replies = [
             (control, text, layout.tokenizer.decode(session.greedy(prompt, layout.ids[END], limit)[0]))
             for text, control in measure.SAMPLES

@@ -6,11 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from gateway.chat import Chat, Chunk, Completion, Message
-from gateway.guard.checks import Checks, Refusals, Rewrite, Turn
-from gateway.guard.judge import Judge
-from gateway.guard.lane import Lane
+from gateway.guard.checks import Checks, Rewrite, Turn
 from gateway.guard.plan import merge, units
-from gateway.guard.policy import Policy
 from gateway.guard.refusal import NO_USAGE, guardrails, refuse_choice
 from gateway.guard.segments import (
     new_segments,
@@ -28,16 +25,9 @@ from gateway.record.observation import Observation
 class Guard:
     """One policy with its lanes and classifiers. Stateless between requests but for the judge's memory."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        lanes: tuple[Lane, Lane],
-        judge: Judge,
-        refusals: Refusals,
-        triage_timeout_seconds: float,
-    ) -> None:
-        self.policy = policy
-        self._checks = Checks(policy, lanes, judge, refusals, triage_timeout_seconds)
+    def __init__(self, checks: Checks) -> None:
+        self.policy = checks.policy
+        self._checks = checks
 
     async def warm(self) -> None:
         """Make the first request as fast as the next."""

@@ -12,7 +12,6 @@ TABLE: Mapping[type[errors.GatewayError], tuple[int, str, str | None]] = {
     errors.BadRequest: (400, "invalid_request_error", None),
     errors.TooLarge: (413, "invalid_request_error", "request_too_large"),
     errors.Unauthorized: (401, "invalid_request_error", "invalid_api_key"),
-    errors.NotFound: (404, "invalid_request_error", "not_found"),
     errors.ModelNotFound: (404, "invalid_request_error", "model_not_found"),
     errors.RailFailed: (503, "server_error", "guardrail_failed"),
     errors.Draining: (503, "server_error", "not_ready"),

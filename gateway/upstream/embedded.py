@@ -7,10 +7,8 @@ rounding. A demonstration model of a few million parameters; it follows no instr
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from classifiers.shipped import CorruptWeights, verified
 from gateway.errors import BadRequest, ConfigError
-from gateway.upstream.engine import Job, Piece, cores
 from gateway.upstream.generation import Generation
 from gateway.upstream.layout import END, PAD, Layout, PromptTooLong
-from gateway.upstream.worker import Worker
+from gateway.upstream.worker import WorkerEngine
 
 SHIPPED = Path(__file__).parent / "weights" / "hhh-embedded"
 FILES = ("model.onnx", "tokenizer.json", "config.json")
@@ -32,53 +30,27 @@ ANSWER_TOKENS = 160  # kept free for the answer when a prompt is fitted, unless 
 
 def verify(folder: Path) -> dict[str, Any]:
     """The model's config.json, once every file is what manifest.json says. Raises `ConfigError`."""
-    manifest = folder / "manifest.json"
     try:
-        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        for name in FILES:
-            if name not in listed:
-                raise ConfigError(f"{manifest}: {name} is not listed")
-        for name, expected in listed.items():
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            if found != expected:
-                raise ConfigError(f"{folder / name}: its sha256 is {found}, but manifest.json says {expected}")
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        path = verified(folder, FILES) / "config.json"
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return config
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{folder}: no model of ours ({type(error).__name__}: {error})") from None
+    except (CorruptWeights, OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: no model of ours: {error}") from None
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(WorkerEngine):
     """`Engine` over a folder written by `finetune.hhh.export`; None is the shipped one."""
 
     def __init__(self, folder: Path | None = None, threads: int = 0, max_batch: int = 8) -> None:
         self.folder = folder or SHIPPED
-        self.threads = cores(threads)
-        self.max_batch = max_batch
-        self._worker: Worker | None = None
+        super().__init__(threads, max_batch)
 
     @property
     def name(self) -> str:
         return self.folder.name
 
-    async def start(self) -> None:
-        model = await asyncio.to_thread(Batch, self.folder, self.threads)
-        self._worker = Worker(model, self.max_batch)
-        self._worker.start()
-
-    async def close(self) -> None:
-        if self._worker is not None:
-            await self._worker.close()
-
-    def ready(self) -> bool:
-        return self._worker is not None and self._worker.alive()
-
-    def generate(self, job: Job) -> AsyncGenerator[Piece, None]:
-        if self._worker is None:
-            raise RuntimeError("start() comes first")
-        return self._worker.generate(job)
+    def load(self) -> Batch:
+        return Batch(self.folder, self.threads)
 
 
 class Batch:

@@ -7,30 +7,26 @@ replacement for an inference server. Text in a message that looks like a control
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import BadRequest, ConfigError
-from gateway.upstream.engine import Job, Piece, cores
 from gateway.upstream.generation import Generation
-from gateway.upstream.worker import Worker
+from gateway.upstream.worker import WorkerEngine
 
 ANSWER_TOKENS = 1024  # when the client sets no limit
 MARK = "\ue000{}\ue001"  # private use characters: stand for a message's content while the template is rendered
 MARKS = re.compile("\ue000(\\d+)\ue001")
 
 
-class TransformersEngine:
+class TransformersEngine(WorkerEngine):
     """`Engine` over transformers' `generate`. The threads are torch's, for the whole process."""
 
     def __init__(self, model: str, threads: int = 0, max_batch: int = 8) -> None:
         self.model = model
-        self.threads = cores(threads)
-        self.max_batch = max_batch
-        self._worker: Worker | None = None
+        super().__init__(threads, max_batch)
 
     @property
     def name(self) -> str:
@@ -38,22 +34,8 @@ class TransformersEngine:
         path = Path(self.model)
         return path.resolve().name if path.is_dir() else self.model
 
-    async def start(self) -> None:
-        loaded = await asyncio.to_thread(Transformer, self.model, self.threads)
-        self._worker = Worker(loaded, self.max_batch)
-        self._worker.start()
-
-    async def close(self) -> None:
-        if self._worker is not None:
-            await self._worker.close()
-
-    def ready(self) -> bool:
-        return self._worker is not None and self._worker.alive()
-
-    def generate(self, job: Job) -> AsyncGenerator[Piece, None]:
-        if self._worker is None:
-            raise RuntimeError("start() comes first")
-        return self._worker.generate(job)
+    def load(self) -> Transformer:
+        return Transformer(self.model, self.threads)
 
 
 class Transformer:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from gateway.errors import ClientError, Draining, UpstreamBroken
-from gateway.upstream.engine import Job, Piece
+from gateway.upstream.engine import Job, Piece, cores
 from gateway.upstream.generation import Generation
 
 
@@ -33,6 +33,35 @@ class Model(Protocol):
 
     def drop(self) -> None:
         """Forget all of them, whatever state they are in."""
+
+
+class WorkerEngine:
+    """An `Engine` whose model runs on a `Worker`. A subclass says how it is called and how it is loaded."""
+
+    def __init__(self, threads: int, max_batch: int) -> None:
+        self.threads = cores(threads)
+        self.max_batch = max_batch
+        self._worker: Worker | None = None
+
+    def load(self) -> Model:
+        """Load the model; called off the event loop. Raises `ConfigError`."""
+        raise NotImplementedError
+
+    async def start(self) -> None:
+        self._worker = Worker(await asyncio.to_thread(self.load), self.max_batch)
+        self._worker.start()
+
+    async def close(self) -> None:
+        if self._worker is not None:
+            await self._worker.close()
+
+    def ready(self) -> bool:
+        return self._worker is not None and self._worker.alive()
+
+    def generate(self, job: Job) -> AsyncGenerator[Piece, None]:
+        if self._worker is None:
+            raise RuntimeError("start() comes first")
+        return self._worker.generate(job)
 
 
 class Worker:

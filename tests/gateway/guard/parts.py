@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 from gateway.chat import Chat, Chunk, dump
+from gateway.guard.checks import Checks
 from gateway.guard.judge import Classifier, Judge
 from gateway.guard.lane import Check, Direction, RailError
 from gateway.guard.policy import Policy, Rules
@@ -78,7 +79,7 @@ def guard(
 ) -> Guard:
     judge = Judge(classifier or Words(), max_batch=8, memory=100)
     lanes: Any = (fast or FakeLane(), slow or FakeLane(colang=True))
-    return Guard(policy(**rules), lanes, judge, Detector(), 2)
+    return Guard(Checks(policy(**rules), lanes, judge, Detector(), 2))
 
 
 def observation(metrics: Metrics | None = None) -> Observation:
