@@ -1,72 +1,163 @@
 """Triage in two tiers: the screen clears what is plainly harmless, the encoder judges the rest.
 
-A screened text carries no toxicity and no category: the screen was trained to let nothing pass that the encoder would
-give a high toxicity. Model cards say how often each tier errs.
+A message is normalised, its other readings are sought (`disguise`), and a long one is cut into overlapping passages.
+What the screen clears of them ends there; of the rest the encoder reads at most `MOST_PASSAGES`, half from the
+beginning and half from the end, and the judgement says so (`complete`). A short turn is judged by itself and again with
+the turns before it. A screened text carries no toxicity and no category: the screen was trained to let nothing pass
+that the encoder would give a high toxicity. Model cards say how often each tier errs.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from classifiers import shipped
+from classifiers.disguise import Words, readings
 from classifiers.labels import LABELS
-from classifiers.screen import Screen, plain
+from classifiers.language import language
+from classifiers.message import Classifier, Judgement, Message, merged
+from classifiers.screen import MOST_CHARACTERS, Screen, plain
 from classifiers.text import normalise
-from classifiers.triage import Judgement, Triage
+from classifiers.triage import Triage
+
+PASSAGE_CHARACTERS = 900
+OVERLAP_CHARACTERS = 200
+MOST_PASSAGES = 40
+# More than this is not read, however harmless it looks.
+MOST_TEXT = 400_000
+# A turn longer than this says by itself what it asks for.
+SHORT_CHARACTERS = 300
+
+Points = Mapping[str, Mapping[str, Mapping[str, float]]]
+Others = Callable[[Triage], Classifier]
+"""Other classifiers in place of the encoder, or beside it."""
 
 
-class Encoder(Protocol):
-    def score(self, texts: list[str]) -> list[Judgement]:
-        """One judgement per text, in order."""
+class Reader:
+    """Tier 1 with all that a message needs before the encoder can read it. A `Classifier`."""
+
+    def __init__(self, encoder: Classifier, screen: Screen | None, words: Words) -> None:
+        self._encoder = encoder
+        self._screen = screen
+        self._words = words
+
+    def score(self, messages: Sequence[Message]) -> list[Judgement]:
+        """One judgement per message, in order."""
+        parts = [self._parts(message) for message in messages]
+        judged = iter(self._encoder.score([part for read, _ in parts for part in read]))
+        found: list[Judgement] = []
+        for message, (read, complete) in zip(messages, parts, strict=True):
+            whole = merged([next(judged) for _ in read]) if read else _harmless(0.0)
+            spoken = language(normalise(message.text)) if read else whole.language
+            found.append(replace(whole, complete=complete and whole.complete, language=spoken))
+        return found
+
+    def _parts(self, message: Message) -> tuple[list[Message], bool]:
+        """What the encoder must read of a message, and whether that and what the screen cleared is all of it."""
+        text = normalise(message.text)
+        complete = len(text) <= MOST_TEXT
+        if not complete:
+            text = f"{text[: MOST_TEXT // 2]} {text[-MOST_TEXT // 2 :]}"
+        cut = passages(text)
+        found = [Message(one, kind=message.kind) for one in cut if len(cut) == 1 or not self._clears(one, message)]
+        for reading in readings(text, self._words):
+            found += [Message(one, kind=message.kind) for one in passages(reading)]
+        if message.before and message.kind == "user" and len(text) <= SHORT_CHARACTERS:
+            found.append(Message(text, message.before))
+        if len(found) > MOST_PASSAGES:
+            complete = False
+            found = found[: MOST_PASSAGES // 2] + found[-MOST_PASSAGES // 2 :]
+        return found, complete
+
+    def _clears(self, passage: str, message: Message) -> bool:
+        if self._screen is None or message.kind != "user" or not plain(passage):
+            return False
+        return self._screen.score([passage])[0] < self._screen.threshold
 
 
 class Cascade:
     """Both tiers behind one `score`. Without a screen the encoder judges everything."""
 
-    def __init__(self, encoder: Encoder, screen: Screen | None) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: Classifier, screen: Screen | None, words: Words, points: Points | None = None) -> None:
+        self.reader = Reader(encoder, screen, words)
+        self.operating_points = points or {}
         self._screen = screen
 
     @classmethod
-    def load(cls, weights: Path | None = None, threads: int = 1) -> Cascade:
+    def load(cls, weights: Path | None = None, threads: int = 1, others: Others | None = None) -> Cascade:
         """From a folder of triage weights (None: the shipped ones) with its screen in `screen/`, if it has one.
 
-        A screen that was distilled from another encoder than the folder's is left out, since its bound would not hold.
-        Raises `shipped.CorruptWeights`.
+        A screen that was distilled from another encoder than the folder's is left out, since its bound would not hold;
+        so it is where `others` make another tier 1 of it. Raises `shipped.CorruptWeights`.
         """
         folder = weights or shipped.TRIAGE
-        encoder = Triage.load(folder, threads)
+        ours = Triage.load(folder, threads)
+        words = known_words(ours)
+        if others is not None:
+            return cls(others(ours), None, words, ours.operating_points)
         own = shipped.SCREEN if folder.resolve() == shipped.TRIAGE.resolve() else folder / "screen"
         screen = Screen.load(own) if (own / "manifest.json").is_file() else None
-        return cls(encoder, screen if screen is not None and screen.encoder == fingerprint(folder) else None)
+        fitting = screen if screen is not None and screen.encoder == fingerprint(folder) else None
+        return cls(ours, fitting, words, ours.operating_points)
 
     @property
     def screens(self) -> bool:
         """Whether there is a tier 0."""
         return self._screen is not None
 
-    def score(self, texts: list[str]) -> list[Judgement]:
-        """One judgement per text, in order; `tier` says who judged."""
-        judged = [self.clear(text) for text in texts]
-        rest = [at for at, found in enumerate(judged) if found is None]
-        for at, found in zip(rest, self.encoder.score([texts[at] for at in rest]), strict=True):
-            judged[at] = found
-        return [found for found in judged if found is not None]
+    def score(self, messages: Sequence[Message]) -> list[Judgement]:
+        """One judgement per message, in order; `tier` says who judged."""
+        found = [self.clear(message) for message in messages]
+        read = iter(self.reader.score([one for one, known in zip(messages, found, strict=True) if known is None]))
+        return [known if known is not None else next(read) for known in found]
 
-    def clear(self, text: str) -> Judgement | None:
-        """The screen's judgement if it clears the text, in about 0.1 ms; None where the encoder must judge."""
-        if self._screen is None or not plain(text):
+    def clear(self, message: Message) -> Judgement | None:
+        """The screen's judgement if it clears the message, in about 0.1 ms; None where more must be done."""
+        if self._screen is None or message.kind != "user" or not plain(message.text):
             return None
-        score = self._screen.score([normalise(text)])[0]
+        text = normalise(message.text)
+        score = self._screen.score([text])[0]
+        if score < self._screen.threshold and message.before and len(text) <= SHORT_CHARACTERS:
+            score = max(score, *self._screen.score([joined(text, message.before)]))
         return _harmless(score) if score < self._screen.threshold else None
+
+
+def passages(text: str) -> list[str]:
+    """A text in overlapping passages, cut at spaces where there are any; a short one is one passage."""
+    if len(text) <= MOST_CHARACTERS:
+        return [text]
+    found: list[str] = []
+    start = 0
+    while True:
+        end = start + PASSAGE_CHARACTERS
+        if end >= len(text):
+            found.append(text[start:])
+            return found
+        space = text.rfind(" ", end - OVERLAP_CHARACTERS, end)
+        end = space if space > 0 else end
+        found.append(text[start:end])
+        begin = text.find(" ", end - OVERLAP_CHARACTERS, end - OVERLAP_CHARACTERS // 2)
+        start = begin + 1 if begin > 0 else end - OVERLAP_CHARACTERS
 
 
 def fingerprint(folder: Path) -> str:
     """The sha256 of the encoder in a verified folder, as its manifest has it."""
     files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
     return str(files.get("model.onnx"))
+
+
+def known_words(triage: Triage) -> Words:
+    """The words of the encoder's vocabulary with their rank, the most frequent first."""
+    vocabulary = triage.framing.tokenizer.get_vocab()
+    return {word: rank for word, rank in vocabulary.items() if word.isalpha() and (len(word) > 1 or word in "ai")}
+
+
+def joined(text: str, before: str) -> str:
+    """A turn with those before it, as the screen reads them."""
+    return f"{normalise(before)} {text}"
 
 
 def _harmless(score: float) -> Judgement:

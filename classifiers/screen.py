@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from classifiers import shipped
 
-MOST_CHARACTERS = 600
+MOST_CHARACTERS = 900
 # Of the pieces, those that go on with a word; 2 % to 15 % in English.
 _MOST_INNER = 0.4
 Floats = NDArray[numpy.float32]

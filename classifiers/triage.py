@@ -1,17 +1,18 @@
-"""Triage: what a user's text asks for, in a few milliseconds, from a small quantised encoder. Imports no torch.
+"""Tier 1 of triage: what a message asks for, in a few milliseconds, from a small quantised encoder. Imports no torch.
 
-Catches, in English: requests for harm, hate, crisis and self-harm, attempts to override or extract instructions, and
-questions that ask for a personal recommendation in a regulated field. Reads meaning, not keywords.
+Catches, in English: requests for harm, hate, crisis and self-harm, attempts to override or extract instructions, orders
+planted in tool results, and questions that ask for a personal recommendation in a regulated field. Reads meaning, not
+keywords.
 
-Does not catch: what is disguised (ciphers, homoglyphs, leetspeak, spelt-out words), most of what is not English, harm
-that only the conversation shows, orders hidden in documents that do not read as orders to a model, and false facts. It
-judges requests, not people. Measured figures are in the model card beside the weights.
+Does not catch: what `classifiers.disguise` does not undo, most of what is not English, harm that only a long
+conversation shows, false facts. It judges requests, not people. Measured figures are in the model card beside the
+weights.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,30 +20,13 @@ from typing import Any
 import numpy
 import onnxruntime
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from classifiers import shipped
+from classifiers.framing import Framing, text_tokenizer
 from classifiers.labels import label_of
-from classifiers.text import normalise
+from classifiers.message import Judgement, Message, merged
 
 Floats = NDArray[numpy.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What triage found in a text.
-
-    `scores`: a calibrated probability per label; they sum to 1 where the text fits one window, and are the highest of
-    any window (benign: the lowest) where it does not. `category`: the likeliest one of `label`. `toxicity`: 0..1, of
-    the text's own tone. `complete`: False when the text was too long to read whole.
-    """
-
-    label: str
-    category: str
-    scores: Mapping[str, float]
-    toxicity: float
-    tier: str = "encoder"
-    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +34,16 @@ class _Config:
     labels: tuple[str, ...]
     categories: tuple[str, ...]
     temperature: float
-    window_tokens: int
-    stride_tokens: int
-    max_windows: int
-    begin: int
-    end: int
-
-    @classmethod
-    def read(cls, path: Path) -> _Config:
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            labels=tuple(known["labels"]),
-            categories=tuple(known["categories"]),
-            temperature=known["temperature"],
-            window_tokens=known["window_tokens"],
-            stride_tokens=known["stride_tokens"],
-            max_windows=known["max_windows"],
-            begin=known["begin_id"],
-            end=known["end_id"],
-        )
+    operating_points: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 class Triage:
     """The classifier. Thread-safe; holds about 40 MB."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, tokenizer: Tokenizer, config: _Config) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, framing: Framing, config: _Config) -> None:
         self._session = session
-        self._tokenizer = tokenizer
         self._config = config
+        self.framing = framing
         # The categories of each label, as positions in the category head.
         self._refines = {
             label: [at for at, category in enumerate(config.categories) if label_of(category) == label]
@@ -93,53 +59,44 @@ class Triage:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        # Otherwise "[SEP]" typed by a user would reach the model as the control token.
-        tokenizer.encode_special_tokens = True
-        return cls(session, tokenizer, _Config.read(folder / "config.json"))
+        known: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        framing = Framing(
+            text_tokenizer(folder / "tokenizer.json"),
+            known["window_tokens"],
+            known["stride_tokens"],
+            known["max_windows"],
+            known["begin_id"],
+            known["end_id"],
+        )
+        config = _Config(
+            tuple(known["labels"]), tuple(known["categories"]), known["temperature"], known.get("operating_points", {})
+        )
+        return cls(session, framing, config)
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self._config.labels
 
-    def score(self, texts: list[str]) -> list[Judgement]:
-        """One judgement per text, in order. Any string will do, the empty one included."""
-        if not texts:
+    @property
+    def operating_points(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        """Per name and label: the thresholds `act` and `doubt` that were chosen on the dev split."""
+        return self._config.operating_points
+
+    def score(self, messages: Sequence[Message]) -> list[Judgement]:
+        """One judgement per message, in order. Any string will do, the empty one included."""
+        if not messages:
             return []
         windows: list[list[int]] = []
         spans: list[tuple[int, int, bool]] = []
-        for text in texts:
-            found, complete = self._windows(text)
+        for message in messages:
+            found, complete = self.framing.windows(message)
             spans.append((len(windows), len(windows) + len(found), complete))
             windows += found
         scores, categories, toxicity = self._infer(windows)
         return [
-            self._judge(scores[start:end], categories[start:end], toxicity[start:end], complete)
+            merged([self._judge(scores[at], categories[at], float(toxicity[at]), complete) for at in range(start, end)])
             for start, end, complete in spans
         ]
-
-    def _windows(self, text: str) -> tuple[list[list[int]], bool]:
-        """Token ids of overlapping windows. Past the cap, half of them from the beginning and half from the end."""
-        config = self._config
-        text = normalise(text)
-        # The middle of what could not fit at twelve characters a token is not even tokenised.
-        limit = config.max_windows * config.stride_tokens * 6
-        whole = len(text) <= 2 * limit
-        if not whole:
-            text = f"{text[:limit]} {text[-limit:]}"
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        room = config.window_tokens - 2
-        stride = config.stride_tokens - 2
-        starts = list(range(0, max(1, len(ids) - (room - stride)), stride))
-        complete = whole and len(starts) <= config.max_windows
-        if len(starts) > config.max_windows:
-            half = config.max_windows // 2
-            # The last windows are counted from the end, so that the text's last token is always read.
-            ending = [max(0, len(ids) - room - stride * back) for back in reversed(range(config.max_windows - half))]
-            starts = starts[:half] + ending
-        return [[config.begin, *ids[start : start + room], config.end] for start in starts], complete
 
     def _infer(self, windows: list[list[int]]) -> tuple[Floats, Floats, Floats]:
         """Label probabilities (n, labels), category logits (n, categories), toxicity (n,)."""
@@ -160,18 +117,14 @@ class Triage:
             toxicity[rows] = 1 / (1 + numpy.exp(-toxic))
         return scores, categories, toxicity
 
-    def _judge(self, scores: Floats, categories: Floats, toxicity: Floats, complete: bool) -> Judgement:
-        """Over a text's windows: each risk where it is highest, so that a harmless rest does not dilute it."""
+    def _judge(self, scores: Floats, categories: Floats, toxicity: float, complete: bool) -> Judgement:
         labels = self._config.labels
-        worst = scores.max(axis=0)
-        worst[0] = scores[:, 0].min()
         # Equal scores go to the risk.
-        best = max(range(len(labels)), key=lambda at: (float(worst[at]), at))
+        best = max(range(len(labels)), key=lambda at: (float(scores[at]), at))
         refined = self._refines[labels[best]]
-        window = int(scores[:, best].argmax())
-        category = self._config.categories[refined[int(categories[window, refined].argmax())]]
-        named = {label: float(score) for label, score in zip(labels, worst, strict=True)}
-        return Judgement(labels[best], category, named, float(toxicity.max()), complete=complete)
+        category = self._config.categories[refined[int(categories[refined].argmax())]]
+        named = {label: float(score) for label, score in zip(labels, scores, strict=True)}
+        return Judgement(labels[best], category, named, toxicity, complete=complete)
 
 
 def _batches(windows: list[list[int]], padding: float = 0.25, most: int = 32) -> Iterator[list[int]]:

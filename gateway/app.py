@@ -17,15 +17,16 @@ from starlette.responses import Response
 
 from classifiers.cascade import Cascade
 from classifiers.labels import CATEGORIES, LABELS
+from classifiers.message import Classifier
 from classifiers.refusal import RefusalDetector
 from classifiers.shipped import CorruptWeights
 from gateway import __version__
 from gateway.chat import dump
 from gateway.config import Config
 from gateway.errors import ConfigError
-from gateway.guard import nemo, policy
+from gateway.guard import nemo, others, policy
 from gateway.guard.checks import Checks
-from gateway.guard.judge import Classifier, Judge
+from gateway.guard.judge import Judge
 from gateway.guard.rails import Guard
 from gateway.http import errors
 from gateway.http.auth import Keys
@@ -85,17 +86,18 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
 
 def build_guard(config: Config, classifier: Classifier | None = None) -> Guard:
     """Load the default policy, its NeMo lanes and the classifiers. Blocks for a second or two."""
-    rules = policy.load(config.policies(), config.policy)
-    lanes = nemo.load(rules.folder, rules.rules.patterns)
     triage = config.triage
     screen = None
+    points: policy.Points = {}
     try:
         refusals = RefusalDetector.load()
         if classifier is None:
-            cascade = Cascade.load(triage.weights, threads=triage.threads)
-            classifier, screen = cascade.encoder, cascade.clear
+            cascade = Cascade.load(triage.weights, triage.threads, others.build(triage))
+            classifier, screen, points = cascade.reader, cascade.clear, cascade.operating_points
     except CorruptWeights as error:
         raise ConfigError(str(error)) from None
+    rules = policy.load(config.policies(), config.policy, points)
+    lanes = nemo.load(rules.folder, rules.rules.patterns)
     judge = Judge(classifier, max_batch=triage.max_batch, memory=triage.memory, screen=screen)
     return Guard(Checks(rules, lanes, judge, refusals, triage.timeout_seconds))
 

@@ -75,6 +75,7 @@ def score(
     input: Annotated[Path, typer.Option(exists=True, help='Rows {"id","text"} or {"id","messages"}.')],
     output: Annotated[Path, typer.Option(help="Where the scored rows go.")],
     policy: Annotated[str | None, typer.Option(help="The policy whose routes decide.")] = None,
+    explain: Annotated[int, typer.Option(min=0, help="Show this many words that moved the score, per row.")] = 0,
     config: ConfigFile = None,
 ) -> None:
     """Score rows as the gateway would: label, scores, route and decision per row."""
@@ -84,7 +85,7 @@ def score(
     try:
         rows = [json.loads(line) for line in input.read_text(encoding="utf-8").splitlines() if line.strip()]
         with output.open("w", encoding="utf-8") as out:
-            for row in score_rows(loaded, rows):
+            for row in score_rows(loaded, rows, explain):
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
     except (ValueError, ConfigError) as error:
         _fail(f"{input}: {error}")
@@ -95,33 +96,35 @@ def evaluate(
     data: Annotated[Path, typer.Option(exists=True, help='Labelled rows {"text","label"}.')],
     report: Annotated[Path, typer.Option(help="Folder for the report.")],
     weights: Annotated[Path | None, typer.Option(help="A folder of weights; default: the shipped ones.")] = None,
+    false_positive_rate: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Choose thresholds that flag this share of the harmless rows.")
+    ] = None,
 ) -> None:
-    """Confusion matrix, recall and false-positive rate with intervals, as PNG, JSON and HTML."""
+    """Confusion matrix, recall and false-positive rate with intervals, curves and operating points: HTML, JSON, PNG."""
     with _extra("finetune"):
         from finetune.triage.evaluate import run
 
-    run(data, report, weights)
+    try:
+        run(data, report, weights, false_positive_rate)
+    except ValueError as error:
+        _fail(str(error))
     typer.echo(f"{report}/report.html")
+    if false_positive_rate is not None:
+        typer.echo(f"{report}/routes.yml")
 
 
 @finetune.command("triage")
 def finetune_triage(
     recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False
 ) -> None:
-    """Train the triage classifier, evaluate it, export it."""
+    """Train the triage classifier, export and evaluate it, and distil its first tier."""
     with _extra("finetune"):
-        from finetune.triage.train import run
+        from finetune.triage.train import StaleCheckpoint, run
 
-    typer.echo(run(recipe, resume))
-
-
-@finetune.command("screen")
-def finetune_screen(recipe: Recipe) -> None:
-    """Distil the screen that stands before the triage classifier."""
-    with _extra("finetune"):
-        from finetune.screen.train import run
-
-    typer.echo(run(recipe))
+    try:
+        typer.echo(run(recipe, resume))
+    except StaleCheckpoint as error:
+        _fail(str(error))
 
 
 @finetune.command("refusal")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +22,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from classifiers.labels import CATEGORIES, LABELS
 from gateway.errors import ConfigError
 
 
@@ -78,12 +79,56 @@ class Upstream(Section):
         return base_url.rstrip("/")
 
 
+class OtherClassifier(Section):
+    kind: Literal["huggingface", "remote"] = Field(
+        description="`huggingface`: a sequence-classification model in process (needs the extra `local`); "
+        "`remote`: an endpoint such as vLLM's /classify."
+    )
+    model: str = Field(min_length=1, description="Folder or hub id; for remote the name to send.")
+    labels: dict[str, str] = Field(
+        min_length=1,
+        description="Its labels (remote: their positions) and the label or category of ours that each means.",
+    )
+    place: Literal["beside", "instead"] = Field(
+        "beside", description="Beside the shipped encoder, where the higher score counts, or instead of it."
+    )
+    url: str | None = Field(
+        None, description="For remote: the endpoint's whole address, such as http://host:8001/classify."
+    )
+    api_key_env: str | None = Field(None, description="For remote: the name of the variable that holds its key.")
+    several: bool = Field(False, description="For remote: whether its labels may hold together.")
+    timeout_seconds: float = Field(2, gt=0, description="For remote: longer than this, and it has failed.")
+
+    @field_validator("labels", mode="after")
+    @classmethod
+    def _known(cls, labels: dict[str, str]) -> dict[str, str]:
+        for theirs, ours in labels.items():
+            if ours not in LABELS and ours not in CATEGORIES:
+                raise ValueError(f"{theirs}: {ours} is no label or category; labels are {', '.join(LABELS)}")
+        return labels
+
+    @model_validator(mode="after")
+    def _addressed(self) -> OtherClassifier:
+        if (self.kind == "remote") != (self.url is not None):
+            raise ValueError("url goes with kind remote, and must be set there")
+        return self
+
+    def api_key(self) -> str | None:
+        return secret(self.api_key_env) if self.api_key_env else None
+
+
 class Triage(Section):
     weights: Path | None = Field(None, description="A folder of triage weights; null: the shipped ones.")
     threads: int = Field(1, ge=1, description="Threads of the classifier.")
     max_batch: int = Field(16, ge=1, description="Messages classified together when they arrive together.")
     memory: int = Field(20_000, ge=0, description="Verdicts remembered, by the hash of the text.")
-    timeout_seconds: float = Field(2, gt=0, description="Longer than this, and triage counts as failed.")
+    timeout_seconds: float = Field(
+        5, gt=0, description="Longer than this, and triage counts as failed; a text of 30,000 characters may take 2."
+    )
+    others: tuple[OtherClassifier, ...] = Field(
+        (),
+        description="Further classifiers; with any, tier 0 is off, since its bound holds for the shipped encoder only.",
+    )
 
 
 class Limits(Section):
@@ -200,7 +245,7 @@ def _source(key: str, flags: dict[str, Any], path: Path | None) -> str:
 
 def _check_environment(config: Config) -> None:
     """A misspelt section would be ignored in silence: HHH_UPSTREM__BASE_URL."""
-    secrets = (config.client_keys_env, config.upstream.api_key_env)
+    secrets = (config.client_keys_env, config.upstream.api_key_env, *(one.api_key_env for one in config.triage.others))
     for variable in os.environ:
         prefix, _, name = variable.lower().partition("_")
         section, nested, _ = name.partition("__")

@@ -18,8 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from classifiers import shipped
 from classifiers.refusal import READ_CHARACTERS, RefusalDetector, features
 from finetune.refusal.data import Recipe, Reply, build
-from finetune.triage.figures import percent
 from finetune.triage.metrics import wilson
+from finetune.triage.page import percent
 
 # Rather a refusal missed than an answer counted as one: the metric is there to show refusals that were not needed.
 THRESHOLD = 0.55

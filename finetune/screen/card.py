@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from classifiers.screen import MOST_CHARACTERS
-from finetune.screen.data import Recipe, Split
-from finetune.triage.figures import percent
+from finetune.screen.data import Split
+from finetune.triage.page import percent
+from finetune.triage.recipe import Screen
 
 _ABOUT = """# Screen: model card
 
@@ -50,7 +51,7 @@ Data, licences and checksums: as in the card of triage. Beside those rows, unlab
 """
 
 
-def card(plan: Recipe, split: Split, found: dict[str, Any]) -> str:
+def card(plan: Screen, split: Split, found: dict[str, Any]) -> str:
     """The card's text. `found` is what `measure` gives."""
     return _ABOUT.format(
         size=plan.size,
@@ -59,7 +60,7 @@ def card(plan: Recipe, split: Split, found: dict[str, Any]) -> str:
         threshold=found["threshold"],
         characters=MOST_CHARACTERS,
         unknown=plan.unknown_share,
-        flags=", ".join(f"{label} {least}" for label, least in plan.flags.items()),
+        flags=", ".join(f"{label} {least}" for label, least in split.flags.items()),
         toxicity=plan.toxicity,
         train=len(split.train),
         share=plan.missed_share,

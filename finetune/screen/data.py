@@ -10,45 +10,22 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
-
-from classifiers.cascade import fingerprint
+from classifiers.cascade import fingerprint, joined
+from classifiers.labels import LABELS
+from classifiers.message import Message, merged
+from classifiers.screen import MOST_CHARACTERS
 from classifiers.text import normalise
 from classifiers.triage import Triage
 from finetune.triage import data as triage_data
-from finetune.triage import recipe as triage_recipe
+from finetune.triage.recipe import Recipe, Screen
 from finetune.triage.row import Row
 
-_FIRST_TURN = re.compile(r"Human: (.*?)(?=\n\nAssistant:|$)", re.DOTALL)
-_LONGEST = 700
-
-
-class Recipe(BaseModel):
-    """`finetune/recipes/screen.yaml`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    triage: Path = Field(description="The recipe of the encoder: its data, its split, its weights as the teacher.")
-    weights_dir: Path
-    run_dir: Path
-    more: dict[Path, int] = Field(default={}, description="Texts without labels, and at most how many of each file.")
-    flags: dict[str, float] = Field(description="Per label: the least score that takes a text off the fast lane.")
-    toxicity: float = Field(0.5, description="The same for toxicity.")
-    missed_share: float = Field(0.002, gt=0, lt=1, description="Most of dev's flagged texts that may be missed.")
-    unknown_share: float = Field(0.1, ge=0, le=1, description="Texts with more unknown word pieces go on.")
-    seed: int = 5
-    size: int = Field(64, ge=1, description="Of an embedding.")
-    filters: int = Field(128, ge=1)
-    epochs: int = Field(4, ge=1)
-    batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    flagged_weight: float = Field(3.0, gt=0, description="What a flagged text counts in the loss.")
-    base: Path | None = Field(None, description="Folder whose word embeddings are the start; null: MiniLM's.")
+_TURN = re.compile(r"Human: (.*?)(?=\n\nAssistant:|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,72 +48,82 @@ class Split:
     train: list[Example]
     dev: list[Example]
     encoder: str
+    flags: dict[str, float]
     manifest: list[dict[str, Any]]
 
 
-def read(path: Path) -> Recipe:
-    """Raises `pydantic.ValidationError` with the key that is wrong."""
-    return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+def build(plan: Recipe, split: triage_data.Split) -> Split:
+    """Both splits. The encoder's scores are kept in `run_dir`, by encoder, so that a second run need not wait.
 
-
-def build(plan: Recipe) -> Split:
-    """Both splits. The encoder's scores are kept in `run_dir`, by encoder, so that a second run need not wait."""
-    teacher = triage_recipe.read(plan.triage)
-    split = triage_data.build(teacher.data, teacher.training.seed)
-    held = {_key(row.text) for row in split.dev}
-    own = [row for row in split.train if len(row.text) <= _LONGEST]
-    more = [row for row in _unlabelled(plan) if _key(row.text) not in held]
-    train = list({_key(row.text): row for row in [*more, *own]}.values())
-    encoder = fingerprint(teacher.weights_dir)
+    What a tool returned is no text for the screen; a turn is scored with those before it.
+    """
+    assert plan.screen is not None
+    held = {_key(row) for row in split.dev}
+    own = [row for row in split.train if len(row.text) <= MOST_CHARACTERS and row.kind == "user"]
+    more = [row for row in _unlabelled(plan.screen) if _key(row) not in held]
+    train = list({_key(row): row for row in [*more, *own]}.values())
+    dev = [row for row in split.dev if row.kind == "user"]
+    encoder = fingerprint(plan.weights_dir)
     plan.run_dir.mkdir(parents=True, exist_ok=True)
-    said = _scores([*train, *split.dev], teacher.weights_dir, plan.run_dir / f"teacher-{encoder[:12]}.jsonl")
-    manifest = [*split.manifest, *({"file": path.name, "unlabelled_rows": most} for path, most in plan.more.items())]
-    train_examples, dev_examples = ([_example(row, said, plan) for row in rows] for rows in (train, split.dev))
-    return Split(train_examples, dev_examples, encoder, manifest)
+    said = _scores([*train, *dev], plan.weights_dir, plan.run_dir / f"teacher-{encoder[:12]}.jsonl")
+    files = [{"file": path.name, "unlabelled_rows": most} for path, most in plan.screen.more.items()]
+    points = Triage.load(plan.weights_dir).operating_points.values()
+    flags = {label: min(point[label]["doubt"] for point in points) for label in LABELS[1:]}
+    toxicity = plan.screen.toxicity
+    learnt, measured = ([_example(row, said, flags, toxicity) for row in rows] for rows in (train, dev))
+    return Split(learnt, measured, encoder, flags, [*split.manifest, *files])
 
 
-def _unlabelled(plan: Recipe) -> Iterator[Row]:
+def shown(row: Row) -> str:
+    """The text as the screen reads it."""
+    return joined(normalise(row.text), row.before) if row.before else normalise(row.text)
+
+
+def _unlabelled(plan: Screen) -> Iterator[Row]:
     for path, most in plan.more.items():
-        texts = sorted({text for row in triage_data.read_jsonl(path) if (text := _text(row)) and len(text) <= _LONGEST})
+        texts = sorted({text for row in triage_data.read_jsonl(path) for text in _texts(row)})
         random.Random(f"{plan.seed}:{path.name}").shuffle(texts)
         yield from (Row(text, None, None, None, f"unlabelled-{path.stem}") for text in texts[:most])
 
 
-def _text(row: dict[str, Any]) -> str | None:
-    """A message: `text`, or the first turn of a conversation that was written for preference training."""
-    if "text" in row:
-        return str(row["text"])
-    first = _FIRST_TURN.search(row["chosen"])
-    return first and first[1].strip()
+def _texts(row: dict[str, Any]) -> list[str]:
+    """A message, or the user's turns of a conversation that was written for preference training."""
+    found = [row["text"]] if "text" in row else _TURN.findall(row["chosen"])
+    return [text.strip() for text in found if 0 < len(text.strip()) <= MOST_CHARACTERS]
 
 
 def _scores(rows: Sequence[Row], weights: Path, kept: Path) -> dict[str, dict[str, Any]]:
-    """By text: the encoder's scores and toxicity."""
+    """By row: the encoder's scores and toxicity; of a turn with others before it the worse of both readings."""
     known: dict[str, dict[str, Any]] = {}
     if kept.exists():
         known = {one["sha256"]: one for one in triage_data.read_jsonl(kept)}
-    todo = sorted({row.text for row in rows if _digest(row.text) not in known}, key=len)
-    triage = Triage.load(weights, threads=1)
+    todo = sorted(
+        {_digest(row): row for row in rows if _digest(row) not in known}.values(), key=lambda row: len(row.text)
+    )
+    triage = Triage.load(weights, threads=2)
     with kept.open("a", encoding="utf-8") as out:
         for start in range(0, len(todo), 32):
             batch = todo[start : start + 32]
-            for text, judged in zip(batch, triage.score(batch), strict=True):
-                scores = {label: round(score, 4) for label, score in judged.scores.items()}
-                one: dict[str, Any] = {"sha256": _digest(text), "scores": scores, "toxicity": round(judged.toxicity, 4)}
+            messages = [message for row in batch for message in (Message(row.text), row.message)]
+            judged = triage.score(messages)
+            for row, alone, beside in zip(batch, judged[::2], judged[1::2], strict=True):
+                found = merged([alone, beside])
+                scores = {label: round(score, 4) for label, score in found.scores.items()}
+                one: dict[str, Any] = {"sha256": _digest(row), "scores": scores, "toxicity": round(found.toxicity, 4)}
                 known[one["sha256"]] = one
                 out.write(json.dumps(one) + "\n")
     return known
 
 
-def _example(row: Row, said: dict[str, dict[str, Any]], plan: Recipe) -> Example:
-    one = said[_digest(row.text)]
-    flagged = one["toxicity"] >= plan.toxicity or any(one["scores"][label] >= at for label, at in plan.flags.items())
-    return Example(row, max(one["scores"][label] for label in plan.flags), one["toxicity"], flagged)
+def _example(row: Row, said: dict[str, dict[str, Any]], flags: Mapping[str, float], toxicity: float) -> Example:
+    one = said[_digest(row)]
+    flagged = one["toxicity"] >= toxicity or any(one["scores"][label] >= at for label, at in flags.items())
+    return Example(row, max(one["scores"][label] for label in flags), one["toxicity"], flagged)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+def _digest(row: Row) -> str:
+    return hashlib.sha256(f"{row.before}\0{row.text}".encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
-def _key(text: str) -> str:
-    return normalise(text).lower()
+def _key(row: Row) -> str:
+    return shown(row).lower()

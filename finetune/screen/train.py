@@ -1,4 +1,4 @@
-"""Training of the screen. `hhh finetune screen --recipe finetune/recipes/screen.yaml`; minutes, most of it the encoder.
+"""Training of the screen, the last step of `hhh finetune triage`; minutes, most of it the encoder's scores.
 
 The threshold is chosen on dev alone: the highest at which no more than `missed_share` of what the encoder flags there
 is cleared, nor of what is harmful by its label and found by the encoder.
@@ -23,49 +23,53 @@ from classifiers.screen import Screen, plain, reader
 from classifiers.text import normalise
 from finetune.screen import model as screen_model
 from finetune.screen.card import card
-from finetune.screen.data import Example, Recipe, build, read
+from finetune.screen.data import Example, build, shown
 from finetune.screen.measure import choose, measure
 from finetune.screen.model import ScreenModel
-from finetune.triage import recipe as triage_recipe
+from finetune.triage import data as triage_data
+from finetune.triage.export import release
 from finetune.triage.model import base_folder
+from finetune.triage.recipe import Recipe
+from finetune.triage.recipe import Screen as Settings
 
 # A piece that training saw less often has told the model nothing.
 SEEN_LEAST = 3
 
 
-def run(recipe_path: Path) -> Path:
+def run(plan: Recipe, triage: triage_data.Split) -> Path:
     """Score, train, choose the threshold, measure on dev, write the weights folder and return it."""
-    plan = read(recipe_path)
-    split = build(plan)
-    folder = plan.run_dir / "weights"
+    settings = plan.screen
+    assert settings is not None
+    split = build(plan, triage)
+    folder = plan.run_dir / "screen"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    shutil.copyfile(triage_recipe.read(plan.triage).weights_dir / "tokenizer.json", folder / "tokenizer.json")
+    shutil.copyfile(plan.weights_dir / "tokenizer.json", folder / "tokenizer.json")
     ids = encode(split.train, folder / "tokenizer.json")
-    model = fit(plan, split.train, ids)
+    model = fit(settings, base_folder(plan.model.base), split.train, ids)
     arrays = screen_model.pack(model, _known(ids, len(model.pieces.weight)))
     with (folder / "weights.npz").open("wb") as out:
         numpy.savez(out, allow_pickle=False, **arrays)
     config = {
         "bias": float(model.out.bias.detach()[0]),
-        "unknown_share": plan.unknown_share,
+        "unknown_share": settings.unknown_share,
         "threshold": 0.0,
         "encoder": split.encoder,
-        "flags": plan.flags,
-        "toxicity": plan.toxicity,
+        "flags": split.flags,
+        "toxicity": settings.toxicity,
     }
     _write(folder, config)
     scores = served_scores(Screen.load(folder), split.dev)
-    _write(folder, {**config, "threshold": choose(scores, split.dev, plan.missed_share)})
+    _write(folder, {**config, "threshold": choose(scores, split.dev, settings.missed_share)})
     found = measure(scores, split.dev, Screen.load(folder).threshold)
-    (plan.run_dir / "report.json").write_text(json.dumps({**found, "files": split.manifest}, indent=1) + "\n")
-    (folder / "MODEL_CARD.md").write_text(card(plan, split, found), encoding="utf-8")
-    return _release(folder, plan.weights_dir)
+    (plan.run_dir / "screen.json").write_text(json.dumps({**found, "files": split.manifest}, indent=1) + "\n")
+    (folder / "MODEL_CARD.md").write_text(card(settings, split, found), encoding="utf-8")
+    return release(folder, settings.weights_dir)
 
 
 def encode(examples: Sequence[Example], tokenizer: Path) -> list[list[int]]:
     """Word pieces of each text, at least one."""
-    texts = [normalise(example.row.text) for example in examples]
+    texts = [shown(example.row) for example in examples]
     return [found.ids or [0] for found in reader(tokenizer).encode_batch_fast(texts, add_special_tokens=False)]
 
 
@@ -74,11 +78,11 @@ def target(example: Example) -> float:
     return 1.0 if example.flagged or example.harmful else max(example.risk, example.toxicity / 2)
 
 
-def fit(plan: Recipe, examples: Sequence[Example], ids: Sequence[Sequence[int]]) -> ScreenModel:
+def fit(plan: Settings, base: Path, examples: Sequence[Example], ids: Sequence[Sequence[int]]) -> ScreenModel:
     """The trained model."""
     torch.manual_seed(plan.seed)
     rng = random.Random(plan.seed)
-    model = ScreenModel(screen_model.start(base_folder(plan.base), plan.size), plan.filters)
+    model = ScreenModel(screen_model.start(base, plan.size), plan.filters)
     rest = [value for name, value in model.named_parameters() if name != "pieces.weight"]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.SparseAdam([model.pieces.weight], lr=plan.learning_rate / 2),
@@ -112,7 +116,9 @@ def served_scores(screen: Screen, examples: Sequence[Example]) -> NDArray[numpy.
     """(examples,): the screen's scores as the cascade sees them; 1 where it does not ask."""
     scores = numpy.ones(len(examples))
     asked = [at for at, example in enumerate(examples) if plain(example.row.text)]
-    scores[asked] = screen.score([normalise(examples[at].row.text) for at in asked])
+    alone = screen.score([normalise(examples[at].row.text) for at in asked])
+    beside = screen.score([shown(examples[at].row) for at in asked])
+    scores[asked] = numpy.maximum(alone, beside)
     return scores
 
 
@@ -121,19 +127,6 @@ def _known(ids: Sequence[Sequence[int]], vocabulary: int) -> NDArray[numpy.bool_
     known = numpy.zeros(vocabulary, bool)
     known[[piece for piece, count in counts.items() if count >= SEEN_LEAST]] = True
     return known
-
-
-def _release(folder: Path, place: Path) -> Path:
-    """By renames, so that who loads the weights meanwhile sees the old ones or the new."""
-    new, old = place.with_name(".new-screen"), place.with_name(".old-screen")
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    shutil.copytree(folder, new)
-    if place.exists():
-        place.rename(old)
-    new.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
-    return place
 
 
 def _write(folder: Path, config: dict[str, Any]) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
+from classifiers.framing import Framing, text_tokenizer
 from classifiers.labels import CATEGORIES, LABELS
-from classifiers.text import normalise
 from finetune.triage.model import IGNORED
 from finetune.triage.row import Row
 
+MAX_WINDOWS = 64
 _POOL = 50  # batches sorted together: similar lengths, yet a shuffled order
 
 
@@ -27,17 +28,22 @@ class Batch:
     truth: tuple[Tensor, Tensor, Tensor]
 
 
-def tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
-    """Text only: `[SEP]` inside a user's text is split into letters, not read as the control token."""
-    loaded = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    loaded.encode_special_tokens = True
-    loaded.no_padding()
-    loaded.enable_truncation(max_tokens)
-    return loaded
+def framing(folder: Path, max_tokens: int) -> Framing:
+    """As the messages are read when served, in windows of `max_tokens`."""
+    tokenizer = text_tokenizer(folder / "tokenizer.json")
+    vocabulary = tokenizer.get_vocab()
+    begin, end = vocabulary["[CLS]"], vocabulary["[SEP]"]
+    return Framing(tokenizer, max_tokens, max_tokens * 7 // 8, MAX_WINDOWS, begin, end)
 
 
-def encode(rows: list[Row], split: Tokenizer) -> list[list[int]]:
-    return [encoding.ids for encoding in split.encode_batch_fast([normalise(row.text) for row in rows])]
+def encode(rows: list[Row], frame: Framing) -> list[list[int]]:
+    """One window of each row: the first, which shows what a row is; of a long harmless text any, chosen by its hash."""
+    found = []
+    for row in rows:
+        windows = frame.windows(row.message)[0]
+        at = zlib.crc32(row.text.encode("utf-8", "surrogatepass")) % len(windows) if row.label == "benign" else 0
+        found.append(windows[at])
+    return found
 
 
 def order(lengths: list[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

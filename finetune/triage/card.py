@@ -6,7 +6,7 @@ from typing import Any
 
 from classifiers.labels import LABELS
 from finetune.triage.data import Split
-from finetune.triage.figures import percent
+from finetune.triage.page import percent
 from finetune.triage.recipe import Recipe
 
 # Licences as the shared set's ATTRIBUTION names them.

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from classifiers.message import Kind
 from classifiers.text import normalise
 from finetune.triage import sources
 from finetune.triage.recipe import Data
@@ -42,6 +44,7 @@ _REFUSED = {
     "rules.persona": "prompt_injection.persona", "rules.reveal": "prompt_injection.extraction",
     "scams": "harmful.fraud", "tax": "harmful.fraud", "theft": "harmful.theft", "violence": "harmful.violence",
 }  # fmt: skip
+_FIRST_TURN = re.compile(r"Human: (.*?)(?=\n\nAssistant:|$)", re.DOTALL)
 # Dialogues whose questions contrast in frightening words; they count twice.
 _CONTRASTING = ("dialogues-refuse", "dialogues-nearmiss")
 
@@ -72,13 +75,24 @@ def build(data: Data, seed: int) -> Split:
     train: list[Row] = []
     dev: list[Row] = []
     manifest: list[dict[str, Any]] = []
+    labels = {public: _labels(file) for file, public in data.labels.items()}
     for name, settings in data.sources.items():
         path = data.public_dir / f"{name}.jsonl"
-        rows = [row for source in read_jsonl(path) if (row := sources.RULES[name](source)) is not None]
+        rows = list(_public(path, labels.pop(path, {})))
         taken = _capped(rows, settings.cap, random.Random(f"{seed}:{name}"))
         (dev if settings.held_out else train).extend(taken)
         manifest.append(_entry(path, len(rows), len(taken), "dev" if settings.held_out else "train"))
     own: list[Row] = []
+    for path, known in labels.items():  # sets without a rule of their own
+        rows = list(_public(path, known))
+        held_out = [row for row in rows if share(f"{seed}:{row.text}") < data.held_out_share]
+        dev += held_out
+        own += [row for row in rows if row not in held_out]
+        manifest.append(_entry(path, len(rows), len(rows), f"{len(held_out)} rows dev, rest train; labelled by hand"))
+    for path in data.dev_only:
+        unseen = [row for _, row in _authored(path)]
+        dev += unseen
+        manifest.append(_entry(path, len(unseen), len(unseen), "dev"))
     for path in [*data.authored, *data.dialogues]:
         read = _dialogues if path in data.dialogues else _authored
         held: list[Row] = []
@@ -90,7 +104,7 @@ def build(data: Data, seed: int) -> Split:
         dev += held
         manifest.append(_entry(path, len(kept) + len(held), len(kept) + len(held), f"{len(held)} rows dev, rest train"))
     rng = random.Random(seed)
-    train += _composed(own + train, data.composed, rng)
+    train += _composed(own + train, data.composed, rng) + _followed(own + train, data.composed, rng)
     train += _repeated(own, data.authored_repeat, rng)
     seen = {_key(row) for row in dev}
     return Split([row for row in train if _key(row) not in seen], _unique(dev), manifest)
@@ -111,15 +125,59 @@ def _capped(rows: list[Row], cap: int, rng: random.Random) -> list[Row]:
     return taken
 
 
+def _public(path: Path, labels: dict[str, tuple[str, str]]) -> Iterator[Row]:
+    """The rows of a public file: as labelled by hand, else as its rule has them; without either a row is left out."""
+    rule = sources.RULES.get(path.stem)
+    for source in read_jsonl(path):
+        said = public_text(source)
+        known = labels.get(text_hash(said)) if said else None
+        if said and known:
+            calm = 0.0 if known[0] in ("benign", "regulated_advice") else None
+            yield Row(said, *known, calm, source.get("source") or path.stem)
+        elif rule is not None and (row := rule(source)) is not None:
+            yield row
+
+
+def public_text(row: dict[str, Any]) -> str | None:
+    """A message: `text`, or the first turn of a conversation that was written for preference training."""
+    if "text" in row:
+        return str(row["text"])
+    first = _FIRST_TURN.search(row["chosen"])
+    return first and first[1].strip()
+
+
+def text_hash(text: str) -> str:
+    """How files of labels name a text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _labels(path: Path) -> dict[str, tuple[str, str]]:
+    return {row["sha256"]: (row["label"], _refined(row)) for row in read_jsonl(path)}
+
+
+def _refined(row: dict[str, Any]) -> str:
+    """A row's category as the classifier knows it: those of harmless rows are for their authors."""
+    return "benign" if row["label"] == "benign" else str(row["category"])
+
+
 def _authored(path: Path) -> Iterator[tuple[str, Row]]:
-    source = f"authored-{path.stem}"
     for row in read_jsonl(path):
-        label, category = row["label"], row["category"]
-        calm = 0.0 if label in ("benign", "regulated_advice") else None
-        yield (
-            row.get("pair_id") or row["id"],
-            Row(row["text"], label, "benign" if label == "benign" else category, calm, source),
-        )
+        calm = 0.0 if row["label"] in ("benign", "regulated_advice") else None
+        source = f"{row['suite']}-{path.stem}" if "suite" in row else f"authored-{path.stem}"
+        text, before, kind = turn(row)
+        known = Row(text, row["label"], _refined(row), calm, source, before, kind)
+        yield row.get("pair_id") or row["id"], known
+
+
+def turn(row: dict[str, Any]) -> tuple[str, str, Kind]:
+    """The last turn of a row, what the user said before it, and whether a tool or the user says it."""
+    if "messages" not in row:
+        return row["text"], row.get("before", ""), row.get("kind", "user")
+    *earlier, last = row["messages"]
+    if last["role"] == "tool":
+        return last["content"], "", "tool"
+    said = [one["content"][-240:] for one in earlier if one["role"] == "user"]
+    return last["content"], "\n".join(said[-2:]), "user"
 
 
 def _dialogues(path: Path) -> Iterator[tuple[str, Row]]:
@@ -153,7 +211,7 @@ def _repeated(rows: list[Row], times: int, rng: random.Random) -> list[Row]:
     out = list(rows)
     for copy in range(times - 1):
         for row in rows:
-            if row.source.startswith("authored") or (copy == 0 and row.source in _CONTRASTING):
+            if (row.source.startswith("authored") and row.kind == "user") or (copy == 0 and row.source in _CONTRASTING):
                 out.append(replace(row, text=_retyped(row.text, rng)))
     return out
 
@@ -173,6 +231,7 @@ def _retyped(text: str, rng: random.Random) -> str:
 
 def _composed(rows: list[Row], count: int, rng: random.Random) -> list[Row]:
     """A row between harmless ones, as in a long message or a document; the same number all harmless."""
+    rows = [row for row in rows if row.kind == "user" and not row.before]
     harmless = [row for row in rows if row.label == "benign" and 30 < len(row.text) < 400]
     payloads = [row for row in rows if row.label not in (None, "benign") and len(row.text) < 300]
     by_label: dict[str, list[Row]] = {}
@@ -191,8 +250,25 @@ def _composed(rows: list[Row], count: int, rng: random.Random) -> list[Row]:
     return made
 
 
+def _followed(rows: list[Row], count: int, rng: random.Random) -> list[Row]:
+    """A row as the turn after harmless ones, which changes nothing; and a harmless row after one that was refused."""
+    harmless = [row for row in rows if row.label == "benign" and row.kind == "user" and 20 < len(row.text) < 240]
+    refused = [row for row in rows if row.label not in (None, "benign") and row.kind == "user" and len(row.text) < 240]
+    alone = [row for row in [*harmless, *refused] if not row.before]
+    whole = [row for row in harmless if not row.before and len(row.text.split()) > 6]
+    if not refused or not whole:
+        return []
+    made = []
+    for _ in range(count):
+        row = rng.choice(alone)
+        before = "\n".join(one.text for one in rng.choices(harmless, k=rng.choice((1, 2))))
+        made.append(replace(row, before=before, source=f"followed-{row.label}"))
+        made.append(replace(rng.choice(whole), before=rng.choice(refused).text, source="followed-benign"))
+    return made
+
+
 def _key(row: Row) -> str:
-    return normalise(row.text).lower()
+    return "\0".join((row.kind, normalise(row.before).lower(), normalise(row.text).lower()))
 
 
 def _unique(rows: list[Row]) -> list[Row]:

@@ -17,13 +17,10 @@ from tokenizers import Tokenizer
 
 from classifiers import shipped
 from classifiers.labels import CATEGORIES, LABELS
-from finetune.triage import batches, data, recipe
+from finetune.triage import batches, data, points, recipe
 from finetune.triage.card import card
 from finetune.triage.model import TriageModel, base_folder
 from finetune.triage.row import Row
-
-STRIDE_TOKENS = 96
-MAX_WINDOWS = 64
 
 
 def export(plan: recipe.Recipe, model: TriageModel, split: data.Split) -> Path:
@@ -39,39 +36,43 @@ def export(plan: recipe.Recipe, model: TriageModel, split: data.Split) -> Path:
     # Already optimised graphs only: the advice to preprocess is for other quantisers.
     quantize_dynamic(float_path, folder / "model.onnx", per_channel=True, weight_type=QuantType.QInt8)
     base = base_folder(plan.model.base)
-    split_text = batches.tokenizer(base, plan.model.max_tokens)
-    ids = batches.encode(split.dev, split_text)
+    frame = batches.framing(base, plan.model.max_tokens)
+    ids = batches.encode(split.dev, frame)
     quantised = logits(folder / "model.onnx", ids)
     agreement = float((quantised.argmax(1) == logits(float_path, ids).argmax(1)).mean())
     temperature = _temperature(quantised, split.dev)
+    labelled = [at for at, row in enumerate(split.dev) if row.label]
+    truth = [str(split.dev[at].label) for at in labelled]
+    scores = _softmax(quantised[labelled] / temperature)
     _copy_tokenizer(base, folder)
     config = {
         "labels": LABELS,
         "categories": CATEGORIES,
         "temperature": round(temperature, 4),
-        "window_tokens": plan.model.max_tokens,
-        "stride_tokens": STRIDE_TOKENS,
-        "max_windows": MAX_WINDOWS,
-        "begin_id": split_text.token_to_id("[CLS]"),
-        "end_id": split_text.token_to_id("[SEP]"),
+        "window_tokens": frame.window_tokens,
+        "stride_tokens": frame.stride_tokens,
+        "max_windows": frame.max_windows,
+        "begin_id": frame.begin,
+        "end_id": frame.end,
         "int8_agreement": round(agreement, 4),
+        "operating_points": {name: points.choose(truth, scores, rate) for name, rate in plan.operating_points.items()},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     shipped.seal(folder)
     return folder
 
 
-def release(plan: recipe.Recipe) -> Path:
-    """Put the finished weights where the recipe says, by renames: who loads them meanwhile sees the old or the new."""
-    new, old = plan.weights_dir.with_name(".new"), plan.weights_dir.with_name(".old")
+def release(folder: Path, place: Path) -> Path:
+    """Put finished weights in their place, by renames: who loads them meanwhile sees the old or the new."""
+    new, old = place.with_name(f".new-{place.name}"), place.with_name(f".old-{place.name}")
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
-    shutil.copytree(plan.run_dir / "weights", new)
-    if plan.weights_dir.exists():
-        plan.weights_dir.rename(old)
-    new.rename(plan.weights_dir)
+    shutil.copytree(folder, new)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
     shutil.rmtree(old, ignore_errors=True)
-    return plan.weights_dir
+    return place
 
 
 def logits(path: Path, ids: list[list[int]]) -> NDArray[numpy.float32]:
@@ -82,6 +83,12 @@ def logits(path: Path, ids: list[list[int]]) -> NDArray[numpy.float32]:
         tokens = numpy.array([one], numpy.int64)
         out.append(session.run(["label"], {"input_ids": tokens, "attention_mask": numpy.ones_like(tokens)})[0][0])
     return numpy.stack(out)
+
+
+def _softmax(found: NDArray[numpy.float32]) -> NDArray[numpy.float64]:
+    powers = numpy.exp(found.astype(numpy.float64) - found.max(axis=1, keepdims=True))
+    result: NDArray[numpy.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return result
 
 
 def calibrates(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -97,17 +97,79 @@ def at_thresholds(truth: Sequence[str], scores: Floats) -> dict[str, list[dict[s
     return out
 
 
-def calibration_error(truth: Sequence[str], scores: Floats, bins: int = 15) -> float:
-    """Expected calibration error: how far confidence is from accuracy, over bins of confidence, weighted by rows."""
+def per_category(
+    categories: Sequence[str | None], truth: Sequence[str], found: Sequence[str]
+) -> dict[str, dict[str, float | int]]:
+    """Per category other than benign: how many of its rows got any label but benign."""
+    named = [category if label != "benign" else None for category, label in zip(categories, truth, strict=True)]
+    return {
+        category: wilson(*_flags(got for one, got in zip(named, found, strict=True) if one == category))
+        for category in sorted({category for category in named if category})
+    }
+
+
+def _flags(found: Iterable[str]) -> tuple[int, int]:
+    flags = [got != "benign" for got in found]
+    return sum(flags), len(flags)
+
+
+def at_point(
+    thresholds: Mapping[str, Mapping[str, float]], flags: Sequence[bool], truth: Sequence[str], sources: Sequence[str]
+) -> dict[str, Any]:
+    """What one operating point flags: of harmless rows, of all others, and per source and label."""
+    by: dict[str, list[bool]] = {}
+    for flag, label, source in zip(flags, truth, sources, strict=True):
+        side = "benign" if label == "benign" else "others"
+        for name in (side, f"{source} / {label}"):
+            by.setdefault(name, []).append(flag)
+    shares = {name: wilson(sum(one), len(one)) for name, one in sorted(by.items())}
+    return {
+        "thresholds": {label: dict(one) for label, one in thresholds.items()},
+        "false_positive_rate": shares.pop("benign", wilson(0, 0)),
+        "recall": shares.pop("others", wilson(0, 0)),
+        "sources": shares,
+    }
+
+
+def roc(truth: Sequence[str], scores: Floats, steps: int = 200) -> dict[str, dict[str, Any]]:
+    """Per risk: false-positive rate over benign rows against recall, and the area under that curve."""
+    expected = numpy.array(truth)
+    out: dict[str, dict[str, Any]] = {}
+    for at, label in enumerate(LABELS[1:], start=1):
+        positive, negative = scores[expected == label, at], scores[expected == "benign", at]
+        if not len(positive) or not len(negative):
+            continue
+        thresholds = numpy.unique(numpy.quantile(numpy.concatenate([positive, negative]), numpy.linspace(0, 1, steps)))
+        rates = [(float((negative >= one).mean()), float((positive >= one).mean())) for one in thresholds[::-1]]
+        curve = [(0.0, 0.0), *rates, (1.0, 1.0)]
+        ranks = numpy.searchsorted(numpy.sort(negative), positive, "left")
+        ties = numpy.searchsorted(numpy.sort(negative), positive, "right") - ranks
+        area = float((ranks + ties / 2).mean() / len(negative))
+        out[label] = {"area": area, "curve": curve}
+    return out
+
+
+def reliability(truth: Sequence[str], scores: Floats, bins: int = 15) -> list[dict[str, float]]:
+    """Per bin of confidence that has rows: mean confidence, accuracy, and the share of the rows."""
     confidence = scores.max(axis=1)
     right = scores.argmax(axis=1) == numpy.array([LABELS.index(label) for label in truth])
     which = numpy.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        (which == at).mean() * abs(confidence[which == at].mean() - right[which == at].mean())
+    return [
+        {
+            "confidence": float(confidence[which == at].mean()),
+            "accuracy": float(right[which == at].mean()),
+            "share": float((which == at).mean()),
+        }
         for at in range(bins)
         if (which == at).any()
     ]
-    return float(sum(gaps))
+
+
+def calibration_error(truth: Sequence[str], scores: Floats, bins: int = 15) -> float:
+    """Expected calibration error: how far confidence is from accuracy, over bins of confidence, weighted by rows."""
+    if not len(truth):
+        return 0.0
+    return sum(one["share"] * abs(one["confidence"] - one["accuracy"]) for one in reliability(truth, scores, bins))
 
 
 def untempered(scores: Floats, temperature: float) -> Floats:
@@ -118,10 +180,9 @@ def untempered(scores: Floats, temperature: float) -> Floats:
     return result
 
 
-def toxicity(rows: Sequence[Mapping[str, Any]], found: Sequence[float], least: float = 0.5) -> dict[str, Any] | None:
+def toxicity(truths: Sequence[float | None], found: Sequence[float], least: float = 0.5) -> dict[str, Any] | None:
     """Over rows whose toxicity is known to be high or low: shares at or over `least`. None where there are none."""
-    pairs = zip((row.get("toxicity") for row in rows), found, strict=True)
-    known = [(truth, score) for truth, score in pairs if truth is not None]
+    known = [(truth, score) for truth, score in zip(truths, found, strict=True) if truth is not None]
     if not known:
         return None
     toxic = [score >= least for truth, score in known if truth >= 0.5]

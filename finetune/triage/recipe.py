@@ -23,6 +23,11 @@ class Data(_Section):
     authored: list[Path] = Field(description="Our own rows, with label, category and pair_id.")
     authored_repeat: int = Field(3, ge=1, description="How often an authored row counts in an epoch.")
     train_only: list[Path] = Field(default=[], description="Authored files that were written after a look at dev.")
+    dev_only: list[Path] = Field(default=[], description="Authored files of which nothing is trained on.")
+    labels: dict[Path, Path] = Field(
+        default={},
+        description="Labels given by hand, by hash, and the public file they belong to; they overrule rules.",
+    )
     dialogues: list[Path] = Field(default=[], description="Our dialogues: first user messages and their asks.")
     held_out_share: float = Field(0.15, gt=0, lt=1, description="Of the authored rows, by pair; they go to dev.")
     composed: int = Field(0, ge=0, description="Texts made by setting a row into a longer harmless context.")
@@ -45,7 +50,25 @@ class Training(_Section):
     toxicity_weight: float = Field(0.5, ge=0)
     label_smoothing: float = Field(0.02, ge=0, lt=0.5)
     class_weights: dict[str, float] = Field(default={}, description="Loss weight per label; 1 where not said.")
+    average: float = Field(0.998, ge=0, lt=1, description="Decay of the running mean of the weights that is exported.")
     checkpoint_steps: int = Field(200, ge=1)
+
+
+class Screen(_Section):
+    """Tier 0, distilled from the encoder."""
+
+    weights_dir: Path = Field(description="Where its weights go.")
+    more: dict[Path, int] = Field(default={}, description="Texts without labels, and at most how many of each file.")
+    toxicity: float = Field(0.6, description="The least toxicity that counts as flagged.")
+    missed_share: float = Field(0.002, gt=0, lt=1, description="Most of dev's flagged texts that may be missed.")
+    unknown_share: float = Field(0.1, ge=0, le=1, description="Texts with more unknown word pieces go on.")
+    seed: int = 5
+    size: int = Field(64, ge=1, description="Of an embedding.")
+    filters: int = Field(128, ge=1)
+    epochs: int = Field(4, ge=1)
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    flagged_weight: float = Field(3.0, gt=0, description="What a flagged text counts in the loss.")
 
 
 class Recipe(_Section):
@@ -55,6 +78,11 @@ class Recipe(_Section):
     data: Data
     model: Model = Model()
     training: Training = Training()
+    operating_points: dict[str, float] = Field(
+        default={"strict": 0.05, "balanced": 0.02, "permissive": 0.01},
+        description="Named thresholds: the share of harmless dev messages that each may flag.",
+    )
+    screen: Screen | None = None
 
 
 def read(path: Path) -> Recipe:

@@ -1,8 +1,9 @@
 """Public sets to our labels: one rule per source, each the outcome of reading its rows.
 
 Not trusted: the sets' own safe/unsafe flag and the `triage` hint, which are heuristics. A source without a rule here is
-not used: `bipia-attacks-bare` (alone, "What is the capital of Brazil?" is harmless), and the injected half of
-`bipia-contexts-built` (the same orders inside tables, which would teach that a table with a question is an attack).
+not used: `bipia-attacks-bare` (alone, "What is the capital of Brazil?" is harmless). `bipia-contexts-built` are tool
+results, for as a user's own text a table with a question below it is no attack. Sets without an entry in `RULES`, and
+rows that a rule gets wrong, are labelled by hand: `finetune/data/authored/labels`.
 """
 
 from __future__ import annotations
@@ -207,8 +208,10 @@ def _teen(source: Source) -> Row | None:
     return _benign(source) if source["category"].endswith("0") else None
 
 
-def _clean(source: Source) -> Row | None:
-    return _benign(source) if source["category"].endswith("clean") else None
+def _bipia(source: Source) -> Row:
+    if source["category"].endswith("clean"):
+        return Row(source["text"], "benign", "benign", 0.0, source["source"], kind="tool")
+    return Row(source["text"], "prompt_injection", "prompt_injection.indirect", None, source["source"], kind="tool")
 
 
 RULES: Mapping[str, Rule] = {
@@ -221,7 +224,7 @@ RULES: Mapping[str, Rule] = {
     "self-instruct-seeds": _benign,
     "fuzzyai-benign": _benign,
     "cyberseceval-mitre-frr": _benign,
-    "bipia-contexts-built": _clean,
+    "bipia-contexts-built": _bipia,
     "teen-safety-policy-pack": _teen,
     "advbench": _harmful,
     "catqa-en": _catqa,

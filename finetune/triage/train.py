@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from classifiers.labels import LABELS
 from finetune.triage import batches, data, export, recipe
@@ -19,7 +23,11 @@ from finetune.triage.row import Row
 
 
 def run(recipe_path: Path, resume: bool) -> Path:
-    """Train, export and evaluate as the recipe says; the weights folder. `resume` goes on from the checkpoint."""
+    """Train, export, calibrate, evaluate, distil the screen, write the cards; the weights folder.
+
+    `resume` goes on from the checkpoint, which must be of the same data. Raises `StaleCheckpoint`.
+    """
+    from finetune.screen import train as screen
     from finetune.triage import evaluate
 
     plan = recipe.read(recipe_path)
@@ -28,14 +36,20 @@ def run(recipe_path: Path, resume: bool) -> Path:
     (plan.run_dir / "data.json").write_text(json.dumps(split.manifest, indent=1))
     with (plan.run_dir / "dev.jsonl").open("w", encoding="utf-8") as out:
         for row in split.dev:
-            known = {"text": row.text, "label": row.label, "category": row.category, "toxicity": row.toxicity}
-            out.write(json.dumps({**known, "source": row.source}, ensure_ascii=False) + "\n")
+            out.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
     model = fit(plan, split.train, resume)
     weights = export.export(plan, model, split)
     report = plan.run_dir / "report"
     evaluate.run(plan.run_dir / "dev.jsonl", report, weights)
     export.write_card(plan, split, report)
-    return export.release(plan)
+    released = export.release(weights, plan.weights_dir)
+    if plan.screen is not None:
+        screen.run(plan, split)
+    return released
+
+
+class StaleCheckpoint(ValueError):
+    """The checkpoint to resume from is of other data or another recipe."""
 
 
 def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None = None) -> TriageModel:
@@ -47,7 +61,7 @@ def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None 
     _seed(settings.seed)
     base = base_folder(plan.model.base)
     model = TriageModel(base)
-    ids = batches.encode(rows, batches.tokenizer(base, plan.model.max_tokens))
+    ids = batches.encode(rows, batches.framing(base, plan.model.max_tokens))
     lengths = [len(one) for one in ids]
     schedule = [
         batch
@@ -61,7 +75,10 @@ def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None 
     weights = [settings.class_weights.get(label, 1.0) for label in LABELS]
     loss_of = Loss(weights, settings.label_smoothing, settings.category_weight, settings.toxicity_weight)
     checkpoint = plan.run_dir / "checkpoint.pt"
-    first = _restore(checkpoint, model, optimizer, scheduler) if resume and checkpoint.exists() else 0
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average))  # type: ignore[no-untyped-call]
+    parts = {"model": model, "mean": mean, "optimizer": optimizer, "scheduler": scheduler}
+    digest = _digest(schedule, ids)
+    first = _restore(checkpoint, parts, digest) if resume and checkpoint.exists() else 0
     model.train()
     last = len(schedule) if stop_at is None else min(stop_at, len(schedule))
     with _progress() as bar, (plan.run_dir / "loss.csv").open("a" if first else "w", buffering=1) as log:
@@ -78,11 +95,14 @@ def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None 
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             scheduler.step()
+            if step >= len(schedule) * settings.warmup_share:
+                mean.update_parameters(model)
             smooth = loss.item() if step == first else 0.98 * smooth + 0.02 * loss.item()
             log.write(f"{step},{loss.item():.6f},{time.time():.1f}\n")
             bar.update(task, completed=step + 1, loss=smooth)
             if (step + 1) % settings.checkpoint_steps == 0 or step + 1 == last:
-                _save(checkpoint, model, optimizer, scheduler, step + 1)
+                _save(checkpoint, parts, step + 1, digest)
+    model.load_state_dict(mean.module.state_dict())
     return model.eval()
 
 
@@ -100,19 +120,23 @@ def _slope(step: int, total: int, warmup_share: float) -> float:
     return (step + 1) / warmup if step < warmup else max(0.0, (total - step) / max(1, total - warmup))
 
 
-def _save(path: Path, model: TriageModel, optimizer: Any, scheduler: Any, step: int) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+def _save(path: Path, parts: Mapping[str, Any], step: int, digest: str) -> None:
     partial = path.with_suffix(".partial")
-    torch.save({**state, "step": step}, partial)
+    torch.save({**{name: part.state_dict() for name, part in parts.items()}, "step": step, "digest": digest}, partial)
     partial.replace(path)
 
 
-def _restore(path: Path, model: TriageModel, optimizer: Any, scheduler: Any) -> int:
+def _restore(path: Path, parts: Mapping[str, Any], digest: str) -> int:
     state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
+    if state["digest"] != digest:
+        raise StaleCheckpoint(f"{path}: was made with other data or another recipe; start without --resume")
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     return int(state["step"])
+
+
+def _digest(schedule: list[list[int]], ids: list[list[int]]) -> str:
+    return hashlib.sha256(json.dumps([schedule, ids]).encode()).hexdigest()
 
 
 def _seed(seed: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from classifiers.triage import Judgement
+from classifiers.message import Judgement, Message
 from gateway.errors import RailFailed
 from gateway.guard.judge import Judge
 from gateway.guard.lane import Check, Direction, Lane, RailError
@@ -69,11 +69,11 @@ class Checks:
         await asyncio.gather(self._fast.close(), self._colang.close())
         self._judge.close()
 
-    async def judge(self, texts: Sequence[str], seen: Observation) -> list[Judgement] | None:
-        """Triage's judgement of each text; None when triage failed, and its fail mode is open."""
+    async def judge(self, messages: Sequence[Message], seen: Observation) -> list[Judgement] | None:
+        """Triage's judgement of each message; None when triage failed, and its fail mode is open."""
         try:
             async with asyncio.timeout(self._triage_timeout_seconds):
-                return await asyncio.gather(*(self._judge.score(text) for text in texts))
+                return await asyncio.gather(*(self._judge.score(message) for message in messages))
         except Exception as error:  # noqa: BLE001  the seam of a rail
             self._failed("triage", _name(error), seen)
             return None

@@ -8,23 +8,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
-from typing import Protocol
 
-from classifiers.triage import Judgement
+from classifiers.message import Classifier, Judgement, Message
 
-
-class Classifier(Protocol):
-    def score(self, texts: list[str]) -> list[Judgement]:
-        """One judgement per text. Blocks; called on a thread."""
-
-
-Screen = Callable[[str], Judgement | None]
+Screen = Callable[[Message], Judgement | None]
 
 
 class Judge:
     """Scores texts. Those that arrive while a batch runs form the next one.
 
-    `memory` verdicts are kept, least recently used first out, by the text's hash; the texts themselves are not kept.
+    `memory` verdicts are kept, least recently used first out, by the message's hash; the texts themselves are not kept.
     `screen`, where there is one, is asked first and on the event loop: its 0.1 ms is less than a change of threads.
     """
 
@@ -34,21 +27,21 @@ class Judge:
         self._max_batch = max_batch
         self._memory = memory
         self._remembered: OrderedDict[bytes, Judgement] = OrderedDict()
-        self._waiting: list[tuple[str, asyncio.Future[Judgement]]] = []
+        self._waiting: list[tuple[Message, asyncio.Future[Judgement]]] = []
         self._running: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="triage")
 
-    async def score(self, text: str) -> Judgement:
+    async def score(self, message: Message) -> Judgement:
         """The judgement of a message: remembered, or the screen's, or the classifier's. Raises whatever that raises."""
-        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        key = _key(message)
         known = self._remembered.get(key)
         if known is not None:
             self._remembered.move_to_end(key)
             return known
-        cleared = self._screen(text) if self._screen is not None else None
+        cleared = self._screen(message) if self._screen is not None else None
         if cleared is not None:
             return cleared
-        judgement = await self.score_reply(text)
+        judgement = await self._classified(message)
         if self._memory:
             self._remembered[key] = judgement
             while len(self._remembered) > self._memory:
@@ -57,8 +50,11 @@ class Judge:
 
     async def score_reply(self, text: str) -> Judgement:
         """The same for a model's reply, which the screen knows nothing of, and which is not worth remembering."""
+        return await self._classified(Message(text, kind="reply"))
+
+    async def _classified(self, message: Message) -> Judgement:
         future: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()
-        self._waiting.append((text, future))
+        self._waiting.append((message, future))
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         return await future
@@ -67,17 +63,17 @@ class Judge:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
-                batch = [(text, future) for text, future in batch if not future.done()]  # some gave up
+                batch = [(message, future) for message, future in batch if not future.done()]  # some gave up
                 if batch:
                     await self._score(batch)
         finally:
             self._running = None
 
-    async def _score(self, batch: list[tuple[str, asyncio.Future[Judgement]]]) -> None:
+    async def _score(self, batch: list[tuple[Message, asyncio.Future[Judgement]]]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            texts = [text for text, _ in batch]
-            judgements = await loop.run_in_executor(self._thread, self._classifier.score, texts)
+            messages = [message for message, _ in batch]
+            judgements = await loop.run_in_executor(self._thread, self._classifier.score, messages)
             pairs = list(zip(batch, judgements, strict=True))
         except Exception as error:  # noqa: BLE001  the seam of a rail: handed to each who waits
             for _, future in batch:
@@ -94,3 +90,8 @@ class Judge:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _key(message: Message) -> bytes:
+    said = "\0".join((message.kind, message.before, message.text))
+    return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()

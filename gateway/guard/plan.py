@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from classifiers.labels import label_of
-from classifiers.triage import Judgement
+from classifiers.language import ENGLISH
+from classifiers.message import Judgement, Message
 from gateway.guard.policy import ROUTES, Policy
-from gateway.guard.segments import Kind, Segment
+from gateway.guard.segments import Segment
 from gateway.guard.verdict import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A text that triage judges as one."""
-
-    kind: Kind
-    text: str
-
-
-def units(segments: Sequence[Segment]) -> list[Unit]:
-    """The new user turns joined, so that a request split over turns is seen whole; each tool result by itself."""
+def units(segments: Sequence[Segment], before: str = "") -> list[Message]:
+    """What triage judges as one: the new user turns joined, so that a request split over turns is seen whole, with the
+    earlier ones beside it; each tool result by itself."""
     said = "\n".join(segment.text for segment in segments if segment.kind == "user")
-    found = [Unit("user", said)] if said else []
-    return found + [Unit("tool", segment.text) for segment in segments if segment.kind == "tool"]
+    found = [Message(said, before)] if said else []
+    return found + [Message(segment.text, kind="tool") for segment in segments if segment.kind == "tool"]
 
 
-def merge(policy: Policy, found: Sequence[Unit], judged: Sequence[Judgement]) -> Plan:
+def merge(policy: Policy, found: Sequence[Message], judged: Sequence[Judgement]) -> Plan:
     """The strictest plan over all texts. A tool result asks for nothing, so only injection counts in it."""
     plan = Plan()
     for unit, judgement in zip(found, judged, strict=True):
@@ -37,11 +30,15 @@ def merge(policy: Policy, found: Sequence[Unit], judged: Sequence[Judgement]) ->
         route, label = policy.route(scores)
         if unit.kind == "tool" and route == "allow":
             label = "benign"
-        if not judgement.complete and ROUTES.index(route) < ROUTES.index("review"):
-            route = "review"
+        doubted = policy.rules.other_languages if judgement.language != ENGLISH and unit.kind == "user" else "allow"
+        if not judgement.complete:
+            doubted = max(doubted, "review", key=ROUTES.index)
+        route = max(route, doubted, key=ROUTES.index)
         category = judgement.category if label_of(judgement.category) == label else label
         toxicity = max(plan.toxicity, judgement.toxicity if unit.kind == "user" else 0.0)
-        candidate = Plan(route, label, category, scores.get(label, 0.0), scores, toxicity, judgement.tier)
+        candidate = Plan(
+            route, label, category, scores.get(label, 0.0), scores, toxicity, judgement.tier, judgement.language
+        )
         if plan.tier == "none" or _rank(candidate) > _rank(plan):
             plan = candidate
     return plan

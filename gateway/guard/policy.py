@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from classifiers.labels import CATEGORIES, LABELS
 from gateway.chat import Route
@@ -49,13 +49,17 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 Score = Annotated[float, Field(ge=0, le=1)]
 Words = Annotated[str, Field(min_length=1)]
 
-DEFAULT_ROUTES: Mapping[str, Mapping[Route, float]] = {
-    "harmful": {"refuse": 0.7, "review": 0.4},
-    "hate": {"refuse": 0.7, "review": 0.4},
-    "self_harm": {"refuse": 0.6, "review": 0.3},
-    "prompt_injection": {"refuse": 0.8, "review": 0.4},
-    "regulated_advice": {"advise": 0.5},
+# Where weights bring no operating points of their own.
+DEFAULT_POINTS: Mapping[str, Mapping[str, float]] = {
+    "harmful": {"act": 0.7, "doubt": 0.4},
+    "hate": {"act": 0.7, "doubt": 0.4},
+    "self_harm": {"act": 0.6, "doubt": 0.3},
+    "prompt_injection": {"act": 0.8, "doubt": 0.4},
+    "regulated_advice": {"act": 0.5, "doubt": 0.3},
 }
+Points = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Per operating point and label: from which score on triage is in doubt, and from which one it acts."""
+Routes = Mapping[str, Mapping[Route, float]]
 DEFAULT_REFUSAL = "I can't help with that. If there is something else I can do for you, please ask."
 DEFAULT_GUIDANCE = (
     "Give no personal recommendation. Explain the general considerations, and say what a licensed professional does."
@@ -91,10 +95,16 @@ class Rules(Section):
     mode: Literal["enforce", "shadow"] = Field("enforce", description="`shadow` counts refusals and lets all through.")
     on_block: Literal["completion", "error"] = Field("completion", description="A block's shape on the wire.")
     refusal_style: Literal["content", "refusal", "both"] = Field("both", description="Fields that carry the words.")
+    operating_point: Literal["strict", "balanced", "permissive"] = Field(
+        "balanced", description="Which of the thresholds that come with triage's weights `routes` builds on."
+    )
     routes: dict[Label, dict[Route, Score]] = Field(
-        default={label: dict(least) for label, least in DEFAULT_ROUTES.items()},
+        default={},
         description="Per label: the least score for each route. The highest threshold reached decides; of several "
-        "labels, the strictest route. A label that is not named keeps its default; `{}` lets it through.",
+        "labels, the strictest route. A label that is not named goes by the operating point; `{}` lets it through.",
+    )
+    other_languages: Route = Field(
+        "review", description="The mildest route of a message in another language than English, which triage knows."
     )
     toxicity: Toxicity = Toxicity()
     colang_routes: frozenset[Route] = Field(
@@ -113,11 +123,6 @@ class Rules(Section):
     )
     rail_timeout_seconds: float = Field(2, gt=0, description="A rail that takes longer has failed.")
 
-    @field_validator("routes", mode="after")
-    @classmethod
-    def _with_defaults(cls, routes: dict[str, dict[Route, float]]) -> dict[str, dict[Route, float]]:
-        return {label: dict(routes.get(label, least)) for label, least in DEFAULT_ROUTES.items()}
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -127,6 +132,7 @@ class Policy:
     folder: Path
     version: str
     rules: Rules
+    routes: Routes
 
     def route(self, scores: Mapping[str, float]) -> tuple[Route, str]:
         """The route for these scores, and the label that led to it.
@@ -136,7 +142,7 @@ class Policy:
         """
         led: list[tuple[int, float, str]] = []
         for label, score in scores.items():
-            routes = self.rules.routes.get(label, {}).items()
+            routes = self.routes.get(label, {}).items()
             reached = [(least, ROUTES.index(route)) for route, least in routes if score >= least]
             if reached:
                 led.append((max(reached)[1], score, label))
@@ -165,8 +171,8 @@ def _most_specific(words: dict[str, str], category: str, otherwise: str) -> str:
     return words.get(category) or words.get(category.split(".")[0]) or words.get("default") or otherwise
 
 
-def load(rails_dir: Path, name: str) -> Policy:
-    """Read `rails_dir/name`. Raises `ConfigError` that names the file and the key."""
+def load(rails_dir: Path, name: str, points: Points | None = None) -> Policy:
+    """Read `rails_dir/name`; `points` come with triage's weights. Raises `ConfigError` that names file and key."""
     folder = rails_dir / name
     if not (folder / "config.yml").is_file():
         raise ConfigError(f"{folder}/config.yml: no such file; a policy is a folder with NeMo's config.yml")
@@ -181,7 +187,17 @@ def load(rails_dir: Path, name: str) -> Policy:
     for rail in rules.fail_modes:
         if rail not in known:
             raise ConfigError(f"{path}: fail_modes.{rail} - unknown rail; known are {', '.join(sorted(known))}")
-    return Policy(name, folder, version(folder), rules)
+    return Policy(name, folder, version(folder), rules, _routes(rules, points or {}))
+
+
+def _routes(rules: Rules, points: Points) -> Routes:
+    """Refused from where triage acts, reviewed from where it doubts; advice is never refused."""
+    chosen = {**DEFAULT_POINTS, **points.get(rules.operating_point, {})}
+    found: dict[str, Mapping[Route, float]] = {}
+    for label, point in chosen.items():
+        acts: Route = "advise" if label == "regulated_advice" else "refuse"
+        found[label] = rules.routes.get(label, {acts: point["act"], "review": point["doubt"]})
+    return found
 
 
 def _rails(path: Path) -> set[str]:

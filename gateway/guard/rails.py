@@ -14,6 +14,7 @@ from gateway.guard.segments import (
     reply_texts,
     rewritten,
     tool_arguments,
+    turns_before,
     with_arguments,
     with_text,
 )
@@ -40,8 +41,8 @@ class Guard:
     async def plan(self, chat: Chat, seen: Observation) -> Plan:
         """Triage the new turns. Raises `Blocked` on route `refuse`, `RailFailed` when triage fails closed."""
         with seen.time("triage"):
-            found = units(new_segments(chat.messages))
-            judged = await self._checks.judge([unit.text for unit in found], seen)
+            found = units(new_segments(chat.messages), turns_before(chat.messages))
+            judged = await self._checks.judge(found, seen)
             plan = merge(self.policy, found, judged) if judged is not None else Plan(route="review", tier="failed")
         seen.triaged(plan.label, plan.route, plan.score, plan.tier)
         if plan.route == "refuse":

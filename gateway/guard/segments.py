@@ -33,18 +33,29 @@ def new_segments(messages: list[Message]) -> list[Segment]:
     Assistant messages at the very end are the beginning of a reply that the client put into the model's mouth: they
     are new too, and do not hide the turn before them.
     """
-    end = len(messages)
-    while end and messages[end - 1].get("role") == "assistant":
-        end -= 1
-    begin = end
-    while begin and messages[begin - 1].get("role") != "assistant":
-        begin -= 1
     found: list[Segment] = []
-    for index in range(begin, len(messages)):
+    for index in range(_begin(messages), len(messages)):
         kind = _KINDS.get(str(messages[index].get("role")))
         if kind is not None:
             found += _of(messages[index], index, kind)
     return found
+
+
+def turns_before(messages: list[Message], turns: int = 2, characters: int = 240) -> str:
+    """The last user turns before the new ones, each cut to its end: what a short new turn may refer to."""
+    earlier = [message for message in messages[: _begin(messages)] if message.get("role") == "user"][-turns:]
+    texts = [" ".join(segment.text for segment in _of(message, 0, "user")) for message in earlier]
+    return "\n".join(text[-characters:] for text in texts if text)
+
+
+def _begin(messages: list[Message]) -> int:
+    """Where the new turns begin."""
+    end = len(messages)
+    while end and messages[end - 1].get("role") == "assistant":
+        end -= 1
+    while end and messages[end - 1].get("role") != "assistant":
+        end -= 1
+    return end
 
 
 def _of(message: Message, index: int, kind: Kind) -> list[Segment]:

@@ -42,6 +42,7 @@ class Plan:
     scores: Mapping[str, float] = field(default_factory=dict)
     toxicity: float = 0.0
     tier: str = "none"
+    language: str = "en"
 
     def context(self) -> dict[str, object]:
         """The variables that Colang flows see."""
@@ -51,6 +52,7 @@ class Plan:
             "triage_score": round(self.score, 4),
             "triage_route": self.route,
             "triage_toxicity": round(self.toxicity, 4),
+            "triage_language": self.language,
         }
 
 
