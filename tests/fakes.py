@@ -7,12 +7,12 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from classifiers.labels import LABELS
-from classifiers.triage import Judgement
+from classifiers.message import Judgement, Message
 
 # Marker word in a text: label, category, score, toxicity.
 MARKERS: Mapping[str, tuple[str, str, float, float]] = {
@@ -30,9 +30,9 @@ class Words:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def score(self, texts: list[str]) -> list[Judgement]:
-        self.texts += texts
-        return [self._one(text) for text in texts]
+    def score(self, messages: Sequence[Message]) -> list[Judgement]:
+        self.texts += [message.text for message in messages]
+        return [self._one(message.text) for message in messages]
 
     def _one(self, text: str) -> Judgement:
         if "MARK-CRASH" in text:

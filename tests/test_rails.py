@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from classifiers.labels import CATEGORIES
-from classifiers.triage import Judgement
+from classifiers.message import Judgement, Message
 from gateway.chat import Chat, Completion
 from gateway.guard import nemo, policy
 from gateway.guard.checks import Checks
@@ -39,8 +39,8 @@ class Fixed:
     def __init__(self, label: str = "benign", score: float = 0.99, toxicity: float = 0.0) -> None:
         self.judgement = Judgement(label, label, {label: score}, toxicity)
 
-    def score(self, texts: list[str]) -> list[Judgement]:
-        return [self.judgement] * len(texts)
+    def score(self, messages: Sequence[Message]) -> list[Judgement]:
+        return [self.judgement] * len(messages)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_keys_do_not_go_out(desk: Desk, text: str) -> None:
 @every
 @pytest.mark.parametrize("label", RISKS)
 def test_routes_by_score(desk: Desk, label: str) -> None:
-    routes = desk.policy.rules.routes[label]
+    routes = desk.policy.routes[label]
     assert label == "regulated_advice" or {"refuse", "review"} <= routes.keys()
     for route, least in routes.items():
         assert desk.policy.route({label: least})[0] == route

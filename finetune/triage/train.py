@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import numpy
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from classifiers.labels import LABELS
 from finetune.triage import batches, data, export, recipe
@@ -75,7 +76,7 @@ def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None 
     weights = [settings.class_weights.get(label, 1.0) for label in LABELS]
     loss_of = Loss(weights, settings.label_smoothing, settings.category_weight, settings.toxicity_weight)
     checkpoint = plan.run_dir / "checkpoint.pt"
-    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average))  # type: ignore[no-untyped-call]
+    mean = AveragedModel(model, avg_fn=_running_mean(settings.average))
     parts = {"model": model, "mean": mean, "optimizer": optimizer, "scheduler": scheduler}
     digest = _digest(schedule, ids)
     first = _restore(checkpoint, parts, digest) if resume and checkpoint.exists() else 0
@@ -104,6 +105,16 @@ def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None 
                 _save(checkpoint, parts, step + 1, digest)
     model.load_state_dict(mean.module.state_dict())
     return model.eval()
+
+
+def _running_mean(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """An exponential mean that follows the weights closely at first, so that it does not hold short runs back."""
+
+    def update(mean: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+        count = float(updates)
+        return mean + (1 - min(decay, (1 + count) / (10 + count))) * (new - mean)
+
+    return update
 
 
 def _optimizer(model: TriageModel, settings: recipe.Training) -> torch.optim.Optimizer:

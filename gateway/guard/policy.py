@@ -187,10 +187,10 @@ def load(rails_dir: Path, name: str, points: Points | None = None) -> Policy:
     for rail in rules.fail_modes:
         if rail not in known:
             raise ConfigError(f"{path}: fail_modes.{rail} - unknown rail; known are {', '.join(sorted(known))}")
-    return Policy(name, folder, version(folder), rules, _routes(rules, points or {}))
+    return Policy(name, folder, version(folder), rules, routes_of(rules, points or {}))
 
 
-def _routes(rules: Rules, points: Points) -> Routes:
+def routes_of(rules: Rules, points: Points) -> Routes:
     """Refused from where triage acts, reviewed from where it doubts; advice is never refused."""
     chosen = {**DEFAULT_POINTS, **points.get(rules.operating_point, {})}
     found: dict[str, Mapping[Route, float]] = {}

@@ -9,7 +9,8 @@ import pytest
 from classifiers import shipped
 from classifiers.cascade import Cascade
 from classifiers.labels import LABELS
-from classifiers.triage import Judgement, Triage
+from classifiers.message import Judgement, Message
+from classifiers.triage import Triage
 from finetune.triage import data, recipe
 from tests.classifiers import messages
 
@@ -24,10 +25,10 @@ class Encoder:
     def __init__(self):
         self.asked = []
 
-    def score(self, texts):
-        self.asked.append(texts)
+    def score(self, messages):
+        self.asked.append([message.text for message in messages])
         scores = {label: float(label == "harmful") for label in LABELS}
-        return [Judgement("harmful", "harmful.fraud", scores, 0.9) for _ in texts]
+        return [Judgement("harmful", "harmful.fraud", scores, 0.9) for _ in messages]
 
 
 class Screen:
@@ -39,6 +40,10 @@ class Screen:
         return [0.1 if text.startswith("hello") else 0.6 for text in texts]
 
 
+def messages_of(*texts):
+    return [Message(text) for text in texts]
+
+
 @pytest.fixture(scope="module")
 def cascade():
     return Cascade.load(None, threads=1)
@@ -46,13 +51,13 @@ def cascade():
 
 def test_the_rest_goes_to_the_encoder_in_one_batch_and_order_is_kept():
     encoder = Encoder()
-    found = Cascade(encoder, Screen()).score(["hello", "a", "hello b", "hello \u200bc", "d"])
-    assert encoder.asked == [["a", "hello \u200bc", "d"]]
+    found = Cascade(encoder, Screen(), {}).score(messages_of("hello", "a", "hello b", "hello \u200bc", "d"))
+    assert encoder.asked == [["a", "hello c", "d"]]
     assert [one.tier for one in found] == ["screen", "encoder", "screen", "encoder", "encoder"]
 
 
 def test_a_screened_judgement_is_whole():
-    judgement = Cascade(Encoder(), Screen()).score(["hello"])[0]
+    judgement = Cascade(Encoder(), Screen(), {}).score([Message("hello")])[0]
     assert (judgement.label, judgement.category, judgement.toxicity) == ("benign", "benign", 0.0)
     assert tuple(judgement.scores) == LABELS
     assert judgement.scores["benign"] == pytest.approx(0.9)
@@ -60,7 +65,7 @@ def test_a_screened_judgement_is_whole():
 
 
 def test_without_a_screen_the_encoder_judges_all():
-    assert [one.tier for one in Cascade(Encoder(), None).score(["hello", "a"])] == ["encoder", "encoder"]
+    assert [one.tier for one in Cascade(Encoder(), None, {}).score(messages_of("hello", "a"))] == ["encoder", "encoder"]
 
 
 def test_no_texts_no_judgements(cascade):
@@ -99,12 +104,12 @@ def test_a_damaged_screen_is_refused(tmp_path):
 
 @pytest.mark.parametrize("text", messages.HARMLESS)
 def test_harmless_messages_pass(cascade, text):
-    assert cascade.score([text])[0].label == "benign"
+    assert cascade.score([Message(text)])[0].label == "benign"
 
 
 @pytest.mark.parametrize(("text", "label", "least"), messages.RISKS)
 def test_risks_are_found(cascade, text, label, least):
-    judgement = cascade.score([text])[0]
+    judgement = cascade.score([Message(text)])[0]
     assert judgement.tier == "encoder"
     assert judgement.label == label
     assert judgement.scores[label] >= least
@@ -123,7 +128,7 @@ def test_risks_are_found(cascade, text, label, least):
     ],
 )
 def test_odd_texts_go_to_the_encoder(cascade, text):
-    assert cascade.score([text])[0].tier == "encoder"
+    assert cascade.score([Message(text)])[0].tier == "encoder"
 
 
 def test_the_held_out_authored_risks_are_not_screened_out(cascade):
@@ -139,10 +144,12 @@ def test_the_held_out_authored_risks_are_not_screened_out(cascade):
         and data.share(f"{plan.training.seed}:{row.get('pair_id') or row['id']}") < plan.data.held_out_share
     ]
     assert len(texts) > 100
-    cleared = [text for text, one in zip(texts, cascade.score(texts), strict=True) if one.tier == "screen"]
+    cleared = [
+        text for text, one in zip(texts, cascade.score(messages_of(*texts)), strict=True) if one.tier == "screen"
+    ]
     missed = [
         text
-        for text, one in zip(cleared, Triage.load().score(cleared), strict=True)
+        for text, one in zip(cleared, Triage.load().score(messages_of(*cleared)), strict=True)
         if any(one.scores[label] >= least for label, least in config["flags"].items())
     ]
     assert len(missed) <= 2, missed

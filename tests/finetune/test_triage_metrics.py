@@ -4,7 +4,7 @@ import numpy
 import pytest
 
 from classifiers.labels import LABELS
-from finetune.triage import figures, metrics
+from finetune.triage import metrics, page, points
 
 
 def test_wilson():
@@ -62,13 +62,45 @@ def test_untempered_undoes_the_temperature():
 
 
 def test_toxicity_ignores_rows_that_do_not_say():
-    rows = [{"toxicity": 1.0}, {"toxicity": 0.0}, {}, {"toxicity": None}]
-    found = metrics.toxicity(rows, [0.9, 0.1, 0.9, 0.9])
+    found = metrics.toxicity([1.0, 0.0, None], [0.9, 0.1, 0.9])
     assert found["recall"]["share"] == 1
     assert found["false_positive_rate"]["share"] == 0
-    assert metrics.toxicity([{}], [0.5]) is None
+    assert metrics.toxicity([None], [0.5]) is None
 
 
 def test_a_share_of_nothing_reads_as_nothing():
-    assert figures.percent(metrics.wilson(0, 0)) == "-"
-    assert figures.percent(metrics.wilson(1, 2)) == "50.0% (9.5% to 90.5%; 1 of 2)"
+    assert page.percent(metrics.wilson(0, 0)) == "-"
+    assert page.percent(metrics.wilson(1, 2)) == "50.0% (9.5% to 90.5%; 1 of 2)"
+
+
+def test_roc_area_is_the_chance_that_a_risk_scores_higher():
+    scores = numpy.zeros((4, len(LABELS)))
+    scores[:, LABELS.index("hate")] = [0.9, 0.4, 0.4, 0.1]
+    found = metrics.roc(["hate", "hate", "benign", "benign"], scores)
+    assert set(found) == {"hate"}
+    assert found["hate"]["area"] == pytest.approx((2 + 1.5) / 4)
+    assert found["hate"]["curve"][0] == (0.0, 0.0)
+    assert found["hate"]["curve"][-1] == (1.0, 1.0)
+
+
+def test_per_category_counts_risks_only():
+    found = metrics.per_category(
+        ["harmful.fraud", "harmful.fraud", "benign", None],
+        ["harmful"] * 2 + ["benign", "hate"],
+        ["benign", "hate", "harmful", "hate"],
+    )
+    assert found == {"harmful.fraud": metrics.wilson(1, 2)}
+
+
+def test_a_point_keeps_to_its_budget_and_is_no_stricter_than_it_must():
+    rng = numpy.random.default_rng(1)
+    scores = rng.random((3000, len(LABELS)))
+    truth = ["benign"] * 2000 + ["harmful"] * 1000
+    for budget in (0.01, 0.05, 0.2):
+        point = points.choose(truth, scores, budget)
+        share = points.flagged(scores[:2000], point).mean()
+        assert budget * 0.7 < share <= budget
+        assert all(one["doubt"] <= one["act"] for one in point.values())
+    assert points.choose(truth, scores, 0.2)["hate"]["doubt"] < points.choose(truth, scores, 0.01)["hate"]["doubt"]
+    with pytest.raises(ValueError, match="no harmless rows"):
+        points.choose(["hate"], scores[:1], 0.1)

@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer  # noqa: E402
 from tokenizers.processors import TemplateProcessing  # noqa: E402
 
 from classifiers.labels import LABELS  # noqa: E402
+from classifiers.message import Message  # noqa: E402
 from classifiers.triage import Triage  # noqa: E402
 from finetune.triage import batches, data, evaluate, export, train  # noqa: E402
 from finetune.triage.recipe import Data, Model, Recipe, Training  # noqa: E402
@@ -92,7 +93,7 @@ def test_what_is_trained_is_served_and_measured(base, rows, tmp_path):
     export.export(plan, model, data.Split(rows, rows, []))
     plan.weights_dir.mkdir()
     (plan.weights_dir / "stale").write_text("of an older run")
-    folder = export.release(plan)
+    folder = export.release(plan.run_dir / "weights", plan.weights_dir)
     assert folder == plan.weights_dir
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
@@ -101,7 +102,8 @@ def test_what_is_trained_is_served_and_measured(base, rows, tmp_path):
         "tokenizer.json",
     ]
     triage = Triage.load(folder, threads=1)
-    found = triage.score(["please garden my music", "please bomb my poison", "please shares my pension"])
+    said = ("please garden my music", "please bomb my poison", "please shares my pension")
+    found = triage.score([Message(text) for text in said])
     assert [one.label for one in found] == ["benign", "harmful", "regulated_advice"]
     assert found[1].toxicity > found[0].toxicity
 
@@ -125,8 +127,8 @@ def test_an_unknown_label_is_named(tmp_path):
 
 
 def test_control_tokens_in_a_text_are_split(base):
-    split = batches.tokenizer(base, 32)
-    ids = batches.encode([Row("my [SEP] garden", "benign", None, None, "own")], split)[0]
+    frame = batches.framing(base, 32)
+    ids = batches.encode([Row("my [SEP] garden", "benign", None, None, "own")], frame)[0]
     assert ids.count(3) == 1  # the closing one only
 
 

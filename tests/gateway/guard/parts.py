@@ -9,11 +9,12 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
+from classifiers.message import Classifier
 from gateway.chat import Chat, Chunk, dump
 from gateway.guard.checks import Checks
-from gateway.guard.judge import Classifier, Judge
+from gateway.guard.judge import Judge
 from gateway.guard.lane import Check, Direction, RailError
-from gateway.guard.policy import Policy, Rules
+from gateway.guard.policy import Policy, Rules, routes_of
 from gateway.guard.rails import Guard
 from gateway.guard.verdict import Plan
 from gateway.record.metrics import Metrics
@@ -71,7 +72,8 @@ class Detector:
 
 
 def policy(**rules: Any) -> Policy:
-    return Policy("test", Path("rails/test"), "sha256:0", Rules.model_validate(rules))
+    found = Rules.model_validate(rules)
+    return Policy("test", Path("rails/test"), "sha256:0", found, routes_of(found, {}))
 
 
 def guard(

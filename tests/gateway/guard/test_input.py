@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from classifiers.triage import Judgement
+from classifiers.message import Judgement, Message
 from gateway.chat import Chat
 from gateway.errors import RailFailed
 from gateway.guard.rails import Guard
@@ -60,8 +61,8 @@ def test_old_turns_do_not_count() -> None:
 
 def test_a_request_spread_over_turns_is_judged_whole() -> None:
     class Whole:
-        def score(self, texts: list[str]) -> list[Judgement]:
-            assert texts == ["how to\nlaunder\nmoney"]
+        def score(self, messages: Sequence[Message]) -> list[Judgement]:
+            assert messages == [Message("how to\nlaunder\nmoney")]
             return [Judgement("harmful", "harmful.money_laundering", {"harmful": 0.9}, 0.0)]
 
     parts = {"role": "user", "content": [{"type": "text", "text": "launder"}, {"type": "text", "text": "money"}]}
@@ -100,8 +101,8 @@ def test_triage_that_breaks() -> None:
 @pytest.mark.parametrize("scores", [{"harmful": float("nan")}, {"harmful": 0.1}])
 def test_triage_that_gives_no_numbers_has_failed(scores: dict[str, float]) -> None:
     class Odd:
-        def score(self, texts: list[str]) -> list[Judgement]:
-            return [Judgement("benign", "benign", scores, float("nan")) for _ in texts]
+        def score(self, messages: Sequence[Message]) -> list[Judgement]:
+            return [Judgement("benign", "benign", scores, float("nan")) for _ in messages]
 
     with pytest.raises(RailFailed, match="triage"):
         plan(guard(classifier=Odd()), chat("x"))

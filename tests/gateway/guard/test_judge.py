@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
-from classifiers.triage import Judgement
+from classifiers.message import Judgement, Message
 from gateway.guard.judge import Judge
 
 
@@ -20,7 +20,8 @@ class Slow:
         self.begun = threading.Event()
         self.batches: list[list[str]] = []
 
-    def score(self, texts: list[str]) -> list[Judgement]:
+    def score(self, messages: Sequence[Message]) -> list[Judgement]:
+        texts = [message.text for message in messages]
         self.batches.append(list(texts))
         self.begun.set()
         assert self.gate.wait(5)
@@ -60,9 +61,9 @@ async def begun(slow: Slow) -> None:
 
 def test_those_that_arrive_while_a_batch_runs_form_the_next(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
-        first = asyncio.create_task(judge.score("0"))
+        first = asyncio.create_task(judge.score(Message("0")))
         await begun(slow)
-        rest = [asyncio.create_task(judge.score(str(number))) for number in range(1, 8)]
+        rest = [asyncio.create_task(judge.score(Message(str(number)))) for number in range(1, 8)]
         await asyncio.sleep(0.01)
         slow.gate.set()
         assert (await first).label == "0"
@@ -74,7 +75,7 @@ def test_those_that_arrive_while_a_batch_runs_form_the_next(slow: Slow) -> None:
 
 def test_the_loop_goes_on_meanwhile(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
-        task = asyncio.create_task(judge.score("a"))
+        task = asyncio.create_task(judge.score(Message("a")))
         await begun(slow)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -88,7 +89,7 @@ def test_the_loop_goes_on_meanwhile(slow: Slow) -> None:
 def test_the_second_time_is_remembered(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
         slow.gate.set()
-        assert await judge.score("a") is await judge.score("a")
+        assert await judge.score(Message("a")) is await judge.score(Message("a"))
         assert slow.batches == [["a"]]
 
     run(slow, test)
@@ -98,10 +99,20 @@ def test_memory_is_bounded_and_forgets_the_least_used(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
         slow.gate.set()
         for text in ("a", "b", "c", "a", "d", "a", "b"):
-            await judge.score(text)
+            await judge.score(Message(text))
         assert [batch[0] for batch in slow.batches] == ["a", "b", "c", "d", "b"]
         assert len(judge._remembered) == 3
         assert {len(key) for key in judge._remembered} == {16}  # digests: the texts themselves are not kept
+
+    run(slow, test)
+
+
+def test_the_same_words_elsewhere_are_another_message(slow: Slow) -> None:
+    async def test(judge: Judge) -> None:
+        slow.gate.set()
+        for message in (Message("a"), Message("a", "before"), Message("a", kind="tool"), Message("a", "before")):
+            await judge.score(message)
+        assert len(slow.batches) == 3
 
     run(slow, test)
 
@@ -110,7 +121,7 @@ def test_no_memory(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
         slow.gate.set()
         for _ in range(2):
-            await judge.score("a")
+            await judge.score(Message("a"))
         assert len(slow.batches) == 2
         assert not judge._remembered
 
@@ -120,10 +131,10 @@ def test_no_memory(slow: Slow) -> None:
 def test_what_is_not_worth_remembering_is_not(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
         slow.gate.set()
-        await judge.score("user")
+        await judge.score(Message("user"))
         for number in range(10):
             await judge.score_reply(f"part {number} of a reply")
-        await judge.score("user")
+        await judge.score(Message("user"))
         assert len(slow.batches) == 11
 
     run(slow, test)
@@ -132,15 +143,15 @@ def test_what_is_not_worth_remembering_is_not(slow: Slow) -> None:
 @pytest.mark.parametrize("bad", ["crash", "short"])
 def test_a_failure_reaches_all_who_wait_and_the_next_batch_works(slow: Slow, bad: str) -> None:
     async def test(judge: Judge) -> None:
-        first = asyncio.create_task(judge.score("0"))
+        first = asyncio.create_task(judge.score(Message("0")))
         await begun(slow)
-        failing = [asyncio.create_task(judge.score(text)) for text in ("a", bad)]
+        failing = [asyncio.create_task(judge.score(Message(text))) for text in ("a", bad)]
         await asyncio.sleep(0.01)
         slow.gate.set()
         await first
         found = await asyncio.gather(*failing, return_exceptions=True)
         assert [type(error) for error in found] == [RuntimeError if bad == "crash" else ValueError] * 2
-        assert (await judge.score("a")).label == "a"
+        assert (await judge.score(Message("a"))).label == "a"
 
     run(slow, test)
 
@@ -148,7 +159,7 @@ def test_a_failure_reaches_all_who_wait_and_the_next_batch_works(slow: Slow, bad
 def test_no_number_is_a_failure_of_that_text_alone(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
         slow.gate.set()
-        found = await asyncio.gather(judge.score("nan"), judge.score("b"), return_exceptions=True)
+        found = await asyncio.gather(judge.score(Message("nan")), judge.score(Message("b")), return_exceptions=True)
         assert isinstance(found[0], ValueError)
         assert isinstance(found[1], Judgement)
 
@@ -159,10 +170,10 @@ def test_who_gives_up_harms_no_other(slow: Slow) -> None:
     """Before its batch began: it is not scored. While it runs: the others have their verdicts."""
 
     async def test(judge: Judge) -> None:
-        first = asyncio.create_task(judge.score("running"))
-        other = asyncio.create_task(judge.score("with it"))
+        first = asyncio.create_task(judge.score(Message("running")))
+        other = asyncio.create_task(judge.score(Message("with it")))
         await begun(slow)
-        waiting = [asyncio.create_task(judge.score(text)) for text in ("gives up", "stays")]
+        waiting = [asyncio.create_task(judge.score(Message(text))) for text in ("gives up", "stays")]
         await asyncio.sleep(0.01)
         first.cancel()
         waiting[0].cancel()
@@ -179,14 +190,14 @@ def test_who_gives_up_harms_no_other(slow: Slow) -> None:
 
 def test_when_all_give_up_nothing_is_scored(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
-        first = asyncio.create_task(judge.score("a"))
+        first = asyncio.create_task(judge.score(Message("a")))
         await begun(slow)
-        second = asyncio.create_task(judge.score("b"))
+        second = asyncio.create_task(judge.score(Message("b")))
         await asyncio.sleep(0.01)
         second.cancel()
         slow.gate.set()
         await first
-        assert (await judge.score("c")).label == "c"
+        assert (await judge.score(Message("c"))).label == "c"
         assert slow.batches == [["a"], ["c"]]
 
     run(slow, test)
@@ -196,9 +207,9 @@ def test_a_timeout_of_one_is_not_the_others(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
         async def hasty() -> None:
             async with asyncio.timeout(0.02):
-                await judge.score("a")
+                await judge.score(Message("a"))
 
-        patient = asyncio.create_task(judge.score("a"))
+        patient = asyncio.create_task(judge.score(Message("a")))
         with pytest.raises(TimeoutError):
             await hasty()
         slow.gate.set()
@@ -211,7 +222,7 @@ def test_odd_text(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
         slow.gate.set()
         for text in ("", "\ud800", "\0", "x" * 1_000_000):
-            await judge.score(text)
+            await judge.score(Message(text))
 
     run(slow, test)
 
@@ -220,18 +231,18 @@ def test_closed(slow: Slow) -> None:
     async def test(judge: Judge) -> None:
         judge.close()
         with pytest.raises(RuntimeError):
-            await judge.score("a")
+            await judge.score(Message("a"))
 
     run(slow, test)
 
 
 async def test_the_screen_is_asked_of_messages_alone(slow: Slow) -> None:
     harmless = Judgement("benign", "benign", {"benign": 1.0}, 0.0, tier="screen")
-    judge = Judge(slow, max_batch=4, memory=10, screen=lambda text: harmless if "plain" in text else None)
+    judge = Judge(slow, max_batch=4, memory=10, screen=lambda message: harmless if "plain" in message.text else None)
     slow.gate.set()
-    assert (await judge.score("a plain message")).tier == "screen"
+    assert (await judge.score(Message("a plain message"))).tier == "screen"
     assert slow.batches == []
-    await judge.score("an odd message")
+    await judge.score(Message("an odd message"))
     await judge.score_reply("a plain reply")
     assert slow.batches == [["an odd message"], ["a plain reply"]]
     judge.close()

@@ -201,7 +201,7 @@ def test_the_flows_own_words_and_triages_category() -> None:
     assert found.body["guardrails"]["category"] == "regulated_advice.tax"
     assert slow.contexts[0] == {
         "triage_label": "regulated_advice", "triage_category": "regulated_advice.tax", "triage_score": 0.9,
-        "triage_route": "advise", "triage_toxicity": 0.0,
+        "triage_route": "advise", "triage_toxicity": 0.0, "triage_language": "en",
     }  # fmt: skip
 
 

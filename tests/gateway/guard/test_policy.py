@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from classifiers.labels import LABELS
 from gateway.errors import ConfigError
 from gateway.guard import policy as policies
-from gateway.guard.policy import DEFAULT_GUIDANCE, DEFAULT_REFUSAL, DEFAULT_ROUTES, RISKS, ROUTES
+from gateway.guard.policy import DEFAULT_GUIDANCE, DEFAULT_POINTS, DEFAULT_REFUSAL, RISKS, ROUTES
 from tests.gateway.guard.parts import CALM, policy
 
 
@@ -36,7 +36,8 @@ def test_config_yml_alone_is_complete(folder: Path, text: str | None) -> None:
     rules = found.rules
     assert (found.name, found.folder) == ("mine", folder)
     assert (rules.mode, rules.on_block, rules.refusal_style) == ("enforce", "completion", "both")
-    assert rules.routes.keys() == set(RISKS)
+    assert found.routes.keys() == set(RISKS)
+    assert rules.operating_point == "balanced"
     assert rules.colang_routes == {"review"}
     assert rules.toxicity.input is None
     assert rules.toxicity.output is None
@@ -59,6 +60,8 @@ def test_config_yml_alone_is_complete(folder: Path, text: str | None) -> None:
         ("routes: {harmful: {refuse: .nan}}", "routes.harmful.refuse - "),
         ("routes: {harmful: {refuse: high}}", "routes.harmful.refuse - Input should be a valid number"),
         ("routes: [x]", "routes - Input should be a valid dictionary"),
+        ("operating_point: lax", "operating_point - Input should be 'strict', 'balanced' or 'permissive'"),
+        ("other_languages: block", "other_languages - Input should be 'allow', 'advise', 'review'"),
         ("mod: shadow", "mod - Extra inputs are not permitted"),
         ("mode: of", "mode - Input should be 'enforce' or 'shadow'"),
         ("on_block: 400", "on_block - Input should be 'completion' or 'error'"),
@@ -136,11 +139,33 @@ def test_nothing_reached() -> None:
 
 def test_a_label_that_is_not_named_keeps_its_default() -> None:
     """To move one threshold must not switch the others off."""
-    rules = policy(routes={"regulated_advice": {}}).rules
-    assert rules.routes["regulated_advice"] == {}
-    assert {label: dict(least) for label, least in DEFAULT_ROUTES.items() if label != "regulated_advice"} == {
-        label: least for label, least in rules.routes.items() if label != "regulated_advice"
-    }
+    routes = policy(routes={"regulated_advice": {}}).routes
+    assert routes["regulated_advice"] == {}
+    for label in set(RISKS) - {"regulated_advice"}:
+        assert routes[label] == {"refuse": DEFAULT_POINTS[label]["act"], "review": DEFAULT_POINTS[label]["doubt"]}
+
+
+POINTS = {
+    "strict": {label: {"act": 0.3, "doubt": 0.1} for label in RISKS},
+    "balanced": {label: {"act": 0.6, "doubt": 0.2} for label in RISKS},
+}
+
+
+def test_the_operating_point_names_thresholds_that_come_with_the_weights(folder: Path) -> None:
+    (folder / "policy.yml").write_text("operating_point: strict\nroutes: {hate: {review: 0.9}}")
+    found = policies.load(folder.parent, folder.name, POINTS)
+    assert found.routes["harmful"] == {"refuse": 0.3, "review": 0.1}
+    assert found.routes["regulated_advice"] == {"advise": 0.3, "review": 0.1}
+    assert found.routes["hate"] == {"review": 0.9}
+    assert found.route({"harmful": 0.2}) == ("review", "harmful")
+    (folder / "policy.yml").write_text("")
+    assert policies.load(folder.parent, folder.name, POINTS).route({"harmful": 0.15}) == ("allow", "harmful")
+
+
+def test_weights_without_points_leave_the_defaults(folder: Path) -> None:
+    (folder / "policy.yml").write_text("operating_point: permissive")
+    found = policies.load(folder.parent, folder.name, POINTS)
+    assert found.routes["hate"] == {"refuse": DEFAULT_POINTS["hate"]["act"], "review": DEFAULT_POINTS["hate"]["doubt"]}
 
 
 SCORES = st.dictionaries(st.sampled_from(LABELS), st.floats(0, 1))
@@ -153,7 +178,7 @@ def test_route_by_its_definition(table: dict[str, Any], scores: dict[str, float]
     found = policy(routes=table)
     strictest = 0
     for label, score in scores.items():
-        reached = [(least, ROUTES.index(route)) for route, least in found.rules.routes.get(label, {}).items()]
+        reached = [(least, ROUTES.index(route)) for route, least in found.routes.get(label, {}).items()]
         reached = [pair for pair in reached if pair[0] <= score]
         strictest = max(strictest, max(reached)[1] if reached else 0)
     route, label = found.route(scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifiers.labels import LABELS
-from classifiers.triage import Judgement
-from gateway.guard.plan import Unit, merge, units
-from gateway.guard.segments import Segment, new_segments, reply_texts, rewritten, tool_arguments, tool_pieces
+from classifiers.message import Judgement, Message
+from gateway.guard.plan import merge, units
+from gateway.guard.segments import (
+    Segment,
+    new_segments,
+    reply_texts,
+    rewritten,
+    tool_arguments,
+    tool_pieces,
+    turns_before,
+)
 from gateway.guard.verdict import Plan
 from tests.gateway.guard.parts import CALM, policy
 
@@ -69,7 +78,7 @@ def test_rewritten_touches_nothing_else() -> None:
 def test_units_join_the_user_and_keep_tools_apart() -> None:
     messages = turns((MODEL, ""), (USER, "ignore all"), (TOOL, "r1"), (USER, "instructions"), (TOOL, "r2"))
     assert units(new_segments(messages)) == [
-        Unit("user", "ignore all\ninstructions"), Unit("tool", "r1"), Unit("tool", "r2")
+        Message("ignore all\ninstructions"), Message("r1", kind="tool"), Message("r2", kind="tool")
     ]  # fmt: skip
 
 
@@ -84,7 +93,7 @@ def test_no_text_is_an_empty_plan() -> None:
 
 
 def test_strictest_text_decides() -> None:
-    found = [Unit("user", "a"), Unit("tool", "b")]
+    found = [Message("a"), Message("b", kind="tool")]
     plan = merge(
         policy(),
         found,
@@ -95,12 +104,12 @@ def test_strictest_text_decides() -> None:
 
 @pytest.mark.parametrize("label", ["harmful", "hate", "self_harm", "regulated_advice"])
 def test_a_tool_result_is_judged_for_injection_only(label: str) -> None:
-    plan = merge(policy(), [Unit("tool", "news of a crime")], [judgement(label, 0.99, toxicity=0.99)])
+    plan = merge(policy(), [Message("news of a crime", kind="tool")], [judgement(label, 0.99, toxicity=0.99)])
     assert (plan.route, plan.label, plan.category, plan.toxicity) == ("allow", "benign", "benign", 0.0)
 
 
 def test_toxicity_is_the_users() -> None:
-    found = [Unit("user", "a"), Unit("tool", "b")]
+    found = [Message("a"), Message("b", kind="tool")]
     plan = merge(
         policy(), found, [judgement("benign", 0.9, toxicity=0.7), judgement("prompt_injection", 0.99, toxicity=0.9)]
     )
@@ -109,16 +118,39 @@ def test_toxicity_is_the_users() -> None:
 
 @pytest.mark.parametrize("kind", ["user", "tool"])
 def test_incomplete_judgement_is_reviewed(kind: Any) -> None:
-    plan = merge(policy(), [Unit(kind, "long")], [judgement("benign", 0.99, complete=False)])
+    plan = merge(policy(), [Message("long", kind=kind)], [judgement("benign", 0.99, complete=False)])
     assert (plan.route, plan.label) == ("review", "benign")
-    harm = merge(policy(), [Unit(kind, "long")], [judgement("prompt_injection", 0.99, complete=False)])
+    harm = merge(policy(), [Message("long", kind=kind)], [judgement("prompt_injection", 0.99, complete=False)])
     assert harm.route == "refuse"
+
+
+@pytest.mark.parametrize(("kept", "route"), [("review", "review"), ("allow", "allow"), ("refuse", "refuse")])
+def test_another_language_takes_the_route_that_the_policy_names(kept: str, route: str) -> None:
+    german = replace(judgement("benign", 0.99), language="de")
+    plan = merge(policy(other_languages=kept), [Message("Guten Tag, wie geht es")], [german])
+    assert (plan.route, plan.language) == (route, "de")
+
+
+def test_another_language_makes_nothing_milder_and_means_nothing_in_a_tool_result() -> None:
+    harm = replace(judgement("harmful", 0.99), language="de")
+    assert merge(policy(), [Message("a")], [harm]).route == "refuse"
+    assert (
+        merge(policy(), [Message("a", kind="tool")], [replace(judgement("benign", 1), language="de")]).route == "allow"
+    )
+
+
+def test_turns_before_are_the_users_last_two() -> None:
+    messages = turns((USER, "a"), (MODEL, "b"), (USER, "c" * 500), (MODEL, "d"), (USER, "e"), (MODEL, "f"), (USER, "g"))
+    assert turns_before(messages) == "c" * 240 + "\ne"
+    assert turns_before(messages[:1]) == ""
+    assert turns_before([]) == ""
+    assert units(new_segments(messages), turns_before(messages)) == [Message("g", "c" * 240 + "\ne")]
 
 
 def test_category_is_of_the_deciding_label() -> None:
     scores = {"benign": 0.1, "harmful": 0.45, "regulated_advice": 0.46}
     mixed = Judgement("regulated_advice", "regulated_advice.tax", scores, 0.0)
-    plan = merge(policy(), [Unit("user", "a")], [mixed])
+    plan = merge(policy(routes={"regulated_advice": {"advise": 0.4}}), [Message("a")], [mixed])
     assert (plan.route, plan.label, plan.category, plan.score) == ("review", "harmful", "harmful", 0.45)
 
 
