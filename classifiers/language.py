@@ -112,7 +112,7 @@ def language(text: str) -> str:
         english = sum(word.lower() in _FUNCTION_WORDS for word in words)
         if len(words) < 3 or english * 5 >= len(words):
             return ENGLISH
-    elif letters < 2:
+    elif letters < 4:  # symbols
         return ENGLISH
     found, sure = _identifier().classify(sample)
     if foreign * 2 > letters:

@@ -113,6 +113,15 @@ def evaluate(
         typer.echo(f"{report}/routes.yml")
 
 
+@triage.command()
+def noise(recipe: Recipe, report: Annotated[Path, typer.Option(help="Folder for what is found.")]) -> None:
+    """Find training rows whose labels the rest of the data speaks against."""
+    with _extra("finetune"):
+        from finetune.triage.noise import run
+
+    typer.echo(run(recipe, report))
+
+
 @finetune.command("triage")
 def finetune_triage(
     recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False

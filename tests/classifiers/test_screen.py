@@ -114,7 +114,9 @@ def test_the_shipped_screen_is_small_and_belongs_to_the_shipped_encoder():
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in RAILS.glob("*/config.yml")))
 def test_no_shipped_policy_acts_on_less_than_what_the_screen_learnt_to_let_through(name):
     config = json.loads((shipped.SCREEN / "config.json").read_text())
-    rules = policy.load(RAILS, name).rules
-    for label, routes in rules.routes.items():
+    points = json.loads((shipped.TRIAGE / "config.json").read_text())["operating_points"]
+    found = policy.load(RAILS, name, points)
+    for label, routes in found.routes.items():
         assert min(routes.values(), default=1) >= config["flags"][label], label
+    rules = found.rules
     assert min(rules.toxicity.input or 1, rules.toxicity.output or 1) >= config["toxicity"]

@@ -13,9 +13,11 @@ from tokenizers.models import WordPiece  # noqa: E402
 from tokenizers.pre_tokenizers import Whitespace  # noqa: E402
 
 from classifiers import shipped  # noqa: E402
+from classifiers.message import Judgement  # noqa: E402
 from classifiers.screen import Screen, reader  # noqa: E402
 from finetune.screen import data, measure, model, train  # noqa: E402
-from finetune.screen.data import Example, Recipe  # noqa: E402
+from finetune.screen.data import Example  # noqa: E402
+from finetune.triage.recipe import Screen as Settings  # noqa: E402
 from finetune.triage.row import Row  # noqa: E402
 
 WORDS = ["please", "tell", "me", "about", "weather", "garden", "music", "launder", "poison", "smuggle"]
@@ -38,17 +40,13 @@ def tokenizer(tmp_path_factory):
 def plan(tmp_path):
     torch.manual_seed(0)
     save_file({"embeddings.word_embeddings.weight": torch.randn(len(WORDS) + 1, 12)}, tmp_path / "model.safetensors")
-    return Recipe(
-        triage=tmp_path / "triage.yaml",
+    return Settings(
         weights_dir=tmp_path / "weights",
-        run_dir=tmp_path / "run",
-        flags={"harmful": 0.4},
         size=8,
         filters=8,
         epochs=40,
         batch_size=8,
         learning_rate=4e-2,
-        base=tmp_path,
     )
 
 
@@ -61,7 +59,7 @@ def examples():
 
 def test_it_learns_and_is_served_as_it_was_trained(plan, examples, tokenizer, tmp_path):
     ids = train.encode(examples, tokenizer)
-    trained = train.fit(plan, examples, ids)
+    trained = train.fit(plan, tmp_path, examples, ids)
     with torch.no_grad():
         expected = torch.sigmoid(trained(*model.collate(ids))).numpy()
     folder = tmp_path / "screen"
@@ -103,30 +101,39 @@ def test_the_bound_without_a_miss_is_the_rule_of_three():
     assert measure.upper(5, 5) == 1.0
 
 
-def test_unlabelled_texts_are_first_turns_and_capped(plan, tmp_path):
+def test_unlabelled_texts_are_the_users_turns_and_capped(plan, tmp_path):
     chats = tmp_path / "chats.jsonl"
     turns = [f"\n\nHuman: question {number}\nmore?\n\nAssistant: no\n\nHuman: why" for number in range(5)]
     chats.write_text("".join(json.dumps({"chosen": turn}) + "\n" for turn in turns))
-    found = list(data._unlabelled(plan.model_copy(update={"more": {chats: 3}})))
-    assert len(found) == 3
-    assert all(row.text.endswith("more?") and row.label is None for row in found)
+    found = list(data._unlabelled(plan.model_copy(update={"more": {chats: 9}})))
+    assert sorted(row.text for row in found) == [*(f"question {number}\nmore?" for number in range(5)), "why"]
+    assert all(row.label is None for row in found)
+    assert len(list(data._unlabelled(plan.model_copy(update={"more": {chats: 3}})))) == 3
 
 
 def test_a_second_run_does_not_ask_the_encoder_again(monkeypatch, tmp_path):
     class Teacher:
         asked = 0
 
-        def score(self, texts):
-            Teacher.asked += len(texts)
-            return [data_judgement() for _ in texts]
-
-    def data_judgement():
-        from classifiers.message import Judgement
-
-        return Judgement("benign", "benign", {"benign": 0.9, "harmful": 0.1}, 0.2)
+        def score(self, messages):
+            Teacher.asked += len(messages)
+            return [Judgement("benign", "benign", {"benign": 0.9, "harmful": 0.1}, 0.2) for _ in messages]
 
     monkeypatch.setattr(data.Triage, "load", lambda *_, **__: Teacher())
     rows = [Row(text, None, None, None, "own") for text in ("a", "b", "a")]
     first = data._scores(rows, tmp_path, tmp_path / "kept.jsonl")
     assert data._scores(rows, tmp_path, tmp_path / "kept.jsonl") == first
-    assert Teacher.asked == 2
+    assert Teacher.asked == 4  # each of two texts alone and with what came before it
+
+
+def test_a_turn_is_learnt_from_with_the_worse_of_both_readings(monkeypatch, tmp_path):
+    class Teacher:
+        def score(self, messages):
+            risks = [0.9 if message.before else 0.1 for message in messages]
+            return [Judgement("benign", "benign", {"benign": 1 - one, "harmful": one}, 0.0) for one in risks]
+
+    monkeypatch.setattr(data.Triage, "load", lambda *_, **__: Teacher())
+    row = Row("and now the rest", None, None, None, "own", before="a lock, a door")
+    said = data._scores([row], tmp_path, tmp_path / "kept.jsonl")
+    assert data._example(row, said, {"harmful": 0.5}, 0.5).flagged
+    assert data.shown(row) == "a lock, a door and now the rest"
