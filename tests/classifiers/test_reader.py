@@ -8,12 +8,8 @@ from classifiers.cascade import MOST_PASSAGES, MOST_TEXT, OVERLAP_CHARACTERS, Ca
 from classifiers.labels import LABELS
 from classifiers.message import Judgement, Message, merged
 
-WORDS = {
-    word: rank
-    for rank, word in enumerate(
-        ["the", "a", "i", "how", "to", "forge", "passport", "do", "my", "with", "of", "and"], 1000
-    )
-}
+KNOWN = ("the", "a", "i", "how", "to", "forge", "passport", "do", "my", "with", "of", "and")
+WORDS = {word: rank for rank, word in enumerate(KNOWN, 1000)}
 PROSE = "The treasurer thanks everyone who helped to paint the boathouse last spring. "
 
 
