@@ -45,6 +45,8 @@ _REFUSED = {
     "scams": "harmful.fraud", "tax": "harmful.fraud", "theft": "harmful.theft", "violence": "harmful.violence",
 }  # fmt: skip
 _FIRST_TURN = re.compile(r"Human: (.*?)(?=\n\nAssistant:|$)", re.DOTALL)
+# Sets of tasks: what one of them asks is harmless from a user, and an order when a document says it.
+_ORDERS = ("self-instruct-seeds", "fuzzyai-benign")
 # Dialogues whose questions contrast in frightening words; they count twice.
 _CONTRASTING = ("dialogues-refuse", "dialogues-nearmiss")
 
@@ -104,7 +106,10 @@ def build(data: Data, seed: int) -> Split:
         dev += held
         manifest.append(_entry(path, len(kept) + len(held), len(kept) + len(held), f"{len(held)} rows dev, rest train"))
     rng = random.Random(seed)
-    train += _composed(own + train, data.composed, rng) + _followed(own + train, data.composed, rng)
+    pool = own + train
+    train += _composed(pool, data.composed, rng) + _followed(pool, data.composed, rng)
+    orders = [row["text"] for path in data.orders for row in read_jsonl(path)]
+    train += _planted(pool, orders, data.planted, rng)
     train += _repeated(own, data.authored_repeat, rng)
     seen = {_key(row) for row in dev}
     return Split([row for row in train if _key(row) not in seen], _unique(dev), manifest)
@@ -202,8 +207,11 @@ def _dialogues(path: Path) -> Iterator[tuple[str, Row]]:
             label = category.split(".")[0]
         calm = 0.0 if label in ("benign", "regulated_advice") else None
         said = [message["content"] for message in row["messages"] if message["role"] == "user"]
-        for text in [*said, *row["asks"]]:
+        for text in [said[0], *row["asks"]]:
             yield row["id"], Row(text, label, category, calm, source)
+        for at, text in enumerate(said[1:], start=1):
+            before = "\n".join(said[max(0, at - 2) : at])
+            yield row["id"], Row(text, label, category, calm, source, before=before)
 
 
 def _repeated(rows: list[Row], times: int, rng: random.Random) -> list[Row]:
@@ -218,9 +226,11 @@ def _repeated(rows: list[Row], times: int, rng: random.Random) -> list[Row]:
 
 def _retyped(text: str, rng: random.Random) -> str:
     roll = rng.random()
-    if roll < 0.3:
+    if roll < 0.2:
         return text.lower()
-    if roll < 0.45:
+    if roll < 0.35:
+        return text.lower().rstrip(".?! ")
+    if roll < 0.5:
         return text.rstrip(".?! ")
     if roll < 0.6:
         return f"{rng.choice(('Hi, ', 'hello. ', 'Hey ', 'Please: ', 'quick question: ', 'So, '))}{text}"
@@ -265,6 +275,31 @@ def _followed(rows: list[Row], count: int, rng: random.Random) -> list[Row]:
         made.append(replace(row, before=before, source=f"followed-{row.label}"))
         made.append(replace(rng.choice(whole), before=rng.choice(refused).text, source="followed-benign"))
     return made
+
+
+def _planted(rows: list[Row], orders: list[str], count: int, rng: random.Random) -> list[Row]:
+    """A plain order in what a tool returned; the same number of documents with a sentence that orders nothing."""
+    documents = [row for row in rows if row.label == "benign" and row.kind == "tool"]
+    comments = [row.text for row in rows if row.label == "benign" and row.source.startswith("civil")]
+    asked = [row.text for row in rows if row.label == "benign" and row.source in _ORDERS and len(row.text) < 160]
+    orders = [*orders, *rng.sample(asked, min(len(asked), len(orders)))]
+    if not documents or not orders or not comments:
+        return []
+    made: list[Row] = []
+    for _ in range(count):
+        document = rng.choice([rng.choice(documents).text, rng.choice(comments)])
+        planted = _inserted(document, rng.choice(orders), rng)
+        made.append(Row(planted, "prompt_injection", "prompt_injection.indirect", None, "planted-order", kind="tool"))
+        calm = _inserted(rng.choice(documents).text, rng.choice(comments)[:160], rng)
+        made.append(Row(calm, "benign", "benign", None, "planted-nothing", kind="tool"))
+    return made
+
+
+def _inserted(document: str, sentence: str, rng: random.Random) -> str:
+    """A sentence before, after or between the sentences or lines of a document."""
+    parts = re.split(r"(?<=[.!?\n])\s*", document)
+    at = rng.choice((0, len(parts), rng.randrange(len(parts) + 1)))
+    return rng.choice((" ", "\n")).join(part for part in (*parts[:at], sentence, *parts[at:]) if part)
 
 
 def _key(row: Row) -> str:

@@ -70,7 +70,7 @@ def suspects(shares: NDArray[numpy.float64], truth: NDArray[numpy.int64]) -> NDA
 def probabilities(embeddings: NDArray[numpy.float32], truth: Sequence[str]) -> NDArray[numpy.float64]:
     """(rows, labels): from folds that a row was not in."""
     known = sorted(set(truth), key=LABELS.index)
-    model = LogisticRegression(max_iter=300, C=3.0, class_weight="balanced")
+    model = LogisticRegression(max_iter=500, C=10.0)
     shares = cross_val_predict(
         model, embeddings, [known.index(label) for label in truth], cv=FOLDS, method="predict_proba"
     )

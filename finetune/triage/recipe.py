@@ -30,6 +30,10 @@ class Data(_Section):
     )
     dialogues: list[Path] = Field(default=[], description="Our dialogues: first user messages and their asks.")
     held_out_share: float = Field(0.15, gt=0, lt=1, description="Of the authored rows, by pair; they go to dev.")
+    orders: list[Path] = Field(
+        default=[], description="Orders that are harmless from a user, to be planted in documents."
+    )
+    planted: int = Field(0, ge=0, description="Tool results made by setting an order into a harmless document.")
     composed: int = Field(0, ge=0, description="Texts made by setting a row into a longer harmless context.")
 
 
