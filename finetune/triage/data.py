@@ -80,13 +80,13 @@ def build(data: Data, seed: int) -> Split:
     labels = {public: _labels(file) for file, public in data.labels.items()}
     for name, settings in data.sources.items():
         path = data.public_dir / f"{name}.jsonl"
-        rows = list(_public(path, labels.pop(path, {})))
+        rows = list(_public(path, labels.pop(path, {}), sources.RULES[name]))
         taken = _capped(rows, settings.cap, random.Random(f"{seed}:{name}"))
         (dev if settings.held_out else train).extend(taken)
         manifest.append(_entry(path, len(rows), len(taken), "dev" if settings.held_out else "train"))
     own: list[Row] = []
     for path, known in labels.items():  # sets without a rule of their own
-        rows = list(_public(path, known))
+        rows = list(_public(path, known, lambda _: None))
         held_out = [row for row in rows if share(f"{seed}:{row.text}") < data.held_out_share]
         dev += held_out
         own += [row for row in rows if row not in held_out]
@@ -130,16 +130,22 @@ def _capped(rows: list[Row], cap: int, rng: random.Random) -> list[Row]:
     return taken
 
 
-def _public(path: Path, labels: dict[str, tuple[str, str]]) -> Iterator[Row]:
-    """The rows of a public file: as labelled by hand, else as its rule has them; without either a row is left out."""
-    rule = sources.RULES.get(path.stem)
+def _public(path: Path, labels: dict[str, dict[str, Any]], rule: sources.Rule) -> Iterator[Row]:
+    """The rows of a public file: as labelled by hand, else as the rule has them.
+
+    Left out: what the rule leaves out, and what the one who labelled it found too unclear to call.
+    """
     for source in read_jsonl(path):
         said = public_text(source)
         known = labels.get(text_hash(said)) if said else None
-        if said and known:
-            calm = 0.0 if known[0] in ("benign", "regulated_advice") else None
-            yield Row(said, *known, calm, source.get("source") or path.stem)
-        elif rule is not None and (row := rule(source)) is not None:
+        if said is None or known is None:
+            row = rule(source)
+        elif known["label"] is None:
+            row = None
+        else:
+            calm = 0.0 if known["label"] in ("benign", "regulated_advice") else None
+            row = Row(said, known["label"], _refined(known), calm, source.get("source") or path.stem)
+        if row is not None:
             yield row
 
 
@@ -156,8 +162,8 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _labels(path: Path) -> dict[str, tuple[str, str]]:
-    return {row["sha256"]: (row["label"], _refined(row)) for row in read_jsonl(path)}
+def _labels(path: Path) -> dict[str, dict[str, Any]]:
+    return {row["sha256"]: row for row in read_jsonl(path)}
 
 
 def _refined(row: dict[str, Any]) -> str:
