@@ -25,42 +25,60 @@ LICENCES = {
 
 _ABOUT = """# Triage: model card
 
-Sorts a user's message into benign, regulated_advice, harmful, hate, self_harm or prompt_injection, with a category and
-the toxicity of its tone. Served by `classifiers.triage`; thresholds and routes belong to a policy.
+Sorts a user's message, or what a tool returned, into benign, regulated_advice, harmful, hate, self_harm or
+prompt_injection, with a category and the toxicity of its tone. Served by `classifiers.triage`, behind
+`classifiers.cascade`; routes belong to a policy, which names one of the operating points below.
 
 - Encoder: all-MiniLM-L6-v2 (Apache-2.0), fine-tuned whole, mean pooling, three linear heads; ONNX, int8 per channel.
-- Input: up to {window} tokens a window, {windows} windows; English. Output: see `Judgement`.
-- Trained on {train} rows (copies and composed texts counted), {epochs} epochs, seed {seed}; measured on {dev} rows that
-  training never saw: whole sources, and {share:.0%} of each of our authors' rows, by pair.
+- Input: windows of {window} tokens, {windows} at most; a short turn also with the user's turns before it; what a tool
+  returned with a mark. English. Output: see `Judgement`.
+- Trained on {train} rows (copies and composed texts counted), {epochs} epochs, seed {seed}, exported as the running
+  mean of the weights; measured on {dev} rows that training never saw: whole sources, a file by an author of its own
+  (`judge`), and {share:.0%} of each other author's rows, by pair.
 - The int8 file gives the label of the float model on {agreement:.1%} of dev.
 
-## Measured on dev
+## Operating points
+Thresholds were chosen on dev, so that about the named share of its harmless rows is doubted. "Flagged": any route but
+`allow`.
+
+{points}
+
+## By kind of message
+`hhh triage eval` on dev, as served (normalised, other readings, passages, context), at the three points. The suites of
+`judge` were written to look like what safety teams test with; nobody who wrote training rows saw them.
+
+{suites}
+
+## Measured on dev, by the likeliest label
 Benign messages flagged: {fpr}. Others flagged: {recall}.
 Category right where the label is: {category}.
-Expected calibration error {before:.3f} before the temperature, {after:.3f} after.
+Expected calibration error {before:.3f} before the temperature, {after:.3f} after, on the half of dev that the
+temperature was not fitted on.
 
 {labels}
 
 {confusion}
 
+{categories}
+
 {sources}
 
 ## What it does not do
-- Disguises: ciphers, homoglyphs, leetspeak, words spelt out. Normalisation undoes Unicode compatibility forms and
-  invisible characters only.
-- Languages other than English: seen by chance in a few hundred rows, not measured.
-- Orders inside documents are found when they speak to a model ("ignore the above"), not when they are plain requests.
-- It reads one message (trailing user turns joined). Harm that is spread over a conversation is not seen.
+- Disguises that `classifiers.disguise` does not undo: substitution ciphers, Morse, pictures made of letters.
+- Other languages than English: seen in a few hundred rows and not measured; policies route them to `review`.
+- Harm that only a long conversation shows: of the turns before, the user's last two are read, and only for short turns.
+- Tell true from false, or who asks: it judges requests, not people or facts.
 - Toxicity was learnt from public comments and tweets and shares their annotators' biases on dialect: a signal only.
-- Dev is not pristine: after two earlier runs its mistakes were read, and {train_only} rows of our own were written
-  with them in mind (never in dev themselves, but some come close to dev rows in their wording). A source held out
-  in the second run, `cyberseceval-mitre-frr` (harmless
-  requests for defensive code), was flagged in 92% of its rows and was therefore moved into training.
-- Known to be weak: minimal pairs (a fifth of the harmless twins in dev are flagged), harmless role play, requests for
-  exploit code (39% of a held-out source flagged), medical and legal advice in few words, "legally" as a safeguard.
+- {train_only} rows of ours (`general.jsonl`) were written after a look at an earlier dev split. They are in training
+  only, and no row of `judge` was looked at before the figures above were final, but some authored dev rows are near
+  them in wording.
+- Authors noted that their harmless rows end in a question mark more often than their harmful ones. Copies without
+  final marks are trained on beside them; what is left of that shortcut is not known.
 - Dev's public sources are small and their labels noisy: read the intervals.
 
 ## Data
+Label noise and what was done about it: `finetune/data/README.md`.
+
 """
 
 
@@ -76,6 +94,8 @@ def card(plan: Recipe, split: Split, figures: dict[str, Any], config: dict[str, 
         train_only=_rows_of(plan, split),
         share=plan.data.held_out_share,
         agreement=config["int8_agreement"],
+        points=_points(plan, figures),
+        suites=_suites(figures),
         fpr=percent(figures["flagged"]["false_positive_rate"]),
         recall=percent(figures["flagged"]["recall"]),
         category=percent(figures["category"]),
@@ -83,6 +103,7 @@ def card(plan: Recipe, split: Split, figures: dict[str, Any], config: dict[str, 
         after=figures["ece"]["after"],
         labels=_labels(figures),
         confusion=_confusion(figures),
+        categories=_categories(figures),
         sources=_sources(figures),
     )
     return about + _data(split) + "\n"
@@ -91,6 +112,31 @@ def card(plan: Recipe, split: Split, figures: dict[str, Any], config: dict[str, 
 def _rows_of(plan: Recipe, split: Split) -> int:
     names = {path.name for path in plan.data.train_only}
     return sum(int(one["used_rows"]) for one in split.manifest if one["file"] in names)
+
+
+def _points(plan: Recipe, figures: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{plan.operating_points[name]:.1%}",
+            percent(one["false_positive_rate"]),
+            percent(one["recall"]),
+            ", ".join(f"{label} {least['doubt']:.2f}/{least['act']:.2f}" for label, least in one["thresholds"].items()),
+        ]
+        for name, one in figures["operating_points"].items()
+    ]
+    return _table(["point", "aim", "harmless flagged", "others flagged", "doubt/act"], rows)
+
+
+def _suites(figures: dict[str, Any]) -> str:
+    points = figures["operating_points"]
+    names = [name for name in points["balanced"]["sources"] if name.split(" / ")[0].endswith("-judge")]
+    rows = [[name.replace("-judge", ""), *(percent(one["sources"][name]) for one in points.values())] for name in names]
+    return _table(["suite / label", *(f"flagged, {name}" for name in points)], rows)
+
+
+def _categories(figures: dict[str, Any]) -> str:
+    return _table(["category", "flagged"], [[name, percent(one)] for name, one in figures["categories"].items()])
 
 
 def _labels(figures: dict[str, Any]) -> str:
@@ -120,7 +166,8 @@ def _data(split: Split) -> str:
 
 
 def _licence(file: str) -> str:
-    return LICENCES.get(file.removesuffix(".jsonl"), "Apache-2.0 (our own)")
+    name = file.removesuffix(".jsonl")
+    return "MIT" if name.startswith("hh-rlhf") else LICENCES.get(name, "Apache-2.0 (our own)")
 
 
 def _table(head: list[str], rows: list[list[Any]]) -> str:
