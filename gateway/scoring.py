@@ -8,9 +8,9 @@ from typing import Any
 
 from classifiers.cascade import Cascade
 from gateway.config import Config
+from gateway.forms.chat import new_segments
 from gateway.guard import policy
 from gateway.guard.plan import merge, units
-from gateway.guard.segments import new_segments
 
 
 def score_rows(config: Config, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from classifiers.labels import label_of
 from classifiers.triage import Judgement
+from gateway.call import Kind, Segment
 from gateway.guard.policy import ROUTES, Policy
-from gateway.guard.segments import Kind, Segment
 from gateway.guard.verdict import Plan
 
 

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from classifiers.labels import LABELS
 from classifiers.triage import Judgement
+from gateway.call import Segment
+from gateway.forms.chat import new_segments
+from gateway.forms.places import put
+from gateway.forms.texts import reply_texts, tool_arguments, tool_pieces
 from gateway.guard.plan import Unit, merge, units
-from gateway.guard.segments import Segment, new_segments, reply_texts, rewritten, tool_arguments, tool_pieces
 from gateway.guard.verdict import Plan
 from tests.gateway.guard.parts import CALM, policy
 
@@ -54,15 +57,18 @@ def test_new_segments(messages: list[dict[str, Any]], texts: list[str]) -> None:
 
 def test_kinds_and_places() -> None:
     messages = turns((MODEL, None), (TOOL, "r"), (USER, [{"type": "image"}, {"type": "text", "text": "a"}]))
-    assert new_segments(messages) == [Segment("tool", 1, None, "r"), Segment("user", 2, 1, "a")]
+    assert new_segments(messages) == [
+        Segment("tool", ("messages", 1, "content"), "r"),
+        Segment("user", ("messages", 2, "content", 1, "text"), "a"),
+    ]
 
 
 def test_rewritten_touches_nothing_else() -> None:
     messages = turns((USER, [{"type": "image", "n": 1}, {"type": "text", "text": "a", "cache": True}]), (USER, "b"))
     before = copy.deepcopy(messages)
-    found = rewritten(messages, Segment("user", 0, 1, "a"), "A")
-    assert found[0]["content"] == [{"type": "image", "n": 1}, {"type": "text", "text": "A", "cache": True}]
-    assert rewritten(found, Segment("user", 1, None, "b"), "B")[1] == {"role": "user", "content": "B"}
+    found = put({"messages": messages}, ("messages", 0, "content", 1, "text"), "A")
+    assert found["messages"][0]["content"] == [{"type": "image", "n": 1}, {"type": "text", "text": "A", "cache": True}]
+    assert put(found, ("messages", 1, "content"), "B")["messages"][1] == {"role": "user", "content": "B"}
     assert messages == before
 
 
@@ -164,4 +170,4 @@ def test_no_reply_is_too_odd(message: dict[str, Any]) -> None:
 def test_no_request_is_too_odd(messages: list[dict[str, Any]]) -> None:
     for segment in new_segments(messages):
         assert segment.text.strip()
-        assert rewritten(messages, segment, "new") != messages
+        assert put({"messages": messages}, segment.path, "new") != {"messages": messages}
