@@ -21,7 +21,7 @@ from classifiers.message import Classifier
 from classifiers.refusal import RefusalDetector
 from classifiers.shipped import CorruptWeights
 from gateway import __version__
-from gateway.chat import dump
+from gateway.call import dump
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.guard import nemo, others, policy
@@ -30,7 +30,7 @@ from gateway.guard.judge import Judge
 from gateway.guard.rails import Guard
 from gateway.http import errors
 from gateway.http.auth import Keys
-from gateway.http.chat import request_id
+from gateway.http.exchange import request_id
 from gateway.http.middleware import Inflight
 from gateway.http.routes import ROUTES
 from gateway.http.service import Service

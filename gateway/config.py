@@ -156,6 +156,9 @@ class Config(BaseSettings):
         description="The name of the variable with the accepted client keys, comma-separated. "
         "Null: no key is asked for, and the gateway binds to loopback only.",
     )
+    keepalive_seconds: float = Field(
+        1, gt=0, description="A stream on which nothing can be released for so long carries a comment."
+    )
     drain_seconds: float = Field(
         2, ge=0, description="After SIGTERM: how long /readyz says 503 while requests are still taken."
     )

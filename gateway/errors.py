@@ -6,6 +6,7 @@ GatewayError
     TooLarge             over a budget
     Unauthorized         no valid client key
     ModelNotFound        no such model here
+    NotServed            an endpoint that the model behind us does not have
   RailFailed             a rail raised or timed out, and its fail mode is closed
   Draining               the gateway is shutting down or not ready
   UpstreamError          the model behind us is at fault
@@ -57,6 +58,10 @@ class ModelNotFound(ClientError):
         super().__init__(
             f"The model `{model[:100]}` does not exist here. GET /v1/models lists what does.", param="model"
         )
+
+
+class NotServed(ClientError):
+    """An endpoint that the model behind us does not have."""
 
 
 class RailFailed(GatewayError):

@@ -8,9 +8,11 @@ from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from gateway.chat import Route
+from gateway.call import UNCHECKED, Route
 
-ENDPOINTS = ("chat_completions",)
+ENDPOINTS = (
+    "chat_completions", "responses", "completions", "embeddings", "moderations", "guardrails_check", "litellm_guardrail"
+)  # fmt: skip
 OUTCOMES = ("allow", "advise", "modify", "block", "would_block", "error", "cancelled")
 STAGES = ("triage", "input_rails", "output_rails")
 # Who refused: the gateway, at one of its stages, or the model and what stands behind it.
@@ -41,6 +43,12 @@ TABLE = (
     _Row(Counter, "triage_total", "Verdicts of triage.", ("label", "route", "tier")),
     _Row(Counter, "rail_decisions_total", "Decisions of rails other than to pass.", ("rail", "stage", "decision")),
     _Row(Counter, "rail_errors_total", "Rails that raised or timed out.", ("rail", "error", "fail_mode")),
+    _Row(
+        Counter,
+        "unchecked_content_total",
+        "New images, sound, files and tokens, which no check reads.",
+        ("endpoint", "kind"),
+    ),
     _Row(Histogram, "request_duration_seconds", "Whole requests.", ("endpoint",), SLOW),
     _Row(Histogram, "overhead_seconds", "What the gateway added: all but the upstream.", ("endpoint",), FAST),
     _Row(Histogram, "stage_duration_seconds", "One stage of the data path.", ("stage",), FAST),
@@ -95,6 +103,8 @@ class Metrics:
                 self._by_name["requests_total"].labels(endpoint, policy, outcome)
             self._by_name["request_duration_seconds"].labels(endpoint)
             self._by_name["overhead_seconds"].labels(endpoint)
+            for kind in UNCHECKED:
+                self._by_name["unchecked_content_total"].labels(endpoint, kind)
         categories = (*dict.fromkeys(categories), "rail")
         for label in categories:
             if "." not in label and label != "rail":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ class Observation:
     """Filled in by the stages as the request flows down; `finish` turns it into metrics and a log line, once.
 
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
+    `answered`: a streaming model has begun to. `unchecked`: the kinds of new content that no check reads.
     """
 
     metrics: Metrics
@@ -38,6 +39,8 @@ class Observation:
     client_seconds: float = 0.0
     guard_seconds: float = 0.0
     error: str = ""
+    answered: bool = False
+    unchecked: tuple[str, ...] = ()
     finished: bool = False
 
     @contextmanager
@@ -61,6 +64,12 @@ class Observation:
         if route == "advise":
             self.decision = "advise"
         self.metrics.count("triage_total", label=label, route=route, tier=tier)
+
+    def carries(self, unchecked: Iterable[str]) -> None:
+        """New content that no check reads, one kind for each."""
+        self.unchecked = tuple(unchecked)
+        for kind in self.unchecked:
+            self.metrics.count("unchecked_content_total", endpoint=self.endpoint, kind=kind)
 
     def modified(self, stage: str, rail: str) -> None:
         self.decision, self.stage, self.rail = "modify", stage, rail
@@ -90,9 +99,10 @@ class Observation:
         self.decision, self.error = "error", error
 
     def tokens(self, usage: Mapping[str, Any] | None) -> None:
-        """Count what the upstream says it used."""
-        for kind in ("prompt", "completion"):
-            counted = (usage or {}).get(f"{kind}_tokens")
+        """Count what the upstream says it used; responses call it input and output."""
+        for kind, other in (("prompt", "input"), ("completion", "output")):
+            found = usage or {}
+            counted = found.get(f"{kind}_tokens", found.get(f"{other}_tokens"))
             if isinstance(counted, int) and counted > 0:
                 self.metrics.count("tokens_total", counted, type=kind)
 

@@ -12,7 +12,7 @@ import httpx2 as httpx
 import pytest
 
 from gateway.app import create_app
-from gateway.chat import Chat, Chunk, Completion
+from gateway.call import Call, Chunk, Completion
 from gateway.config import load
 from tests.conftest import Running
 from tests.fakes import Recorder, Wire, Words, chunk, completion, eventually, http, samples, spoken
@@ -319,10 +319,10 @@ class Faulty:
     async def models(self) -> list[Any]:
         raise KeyError("secret")
 
-    async def complete(self, chat: Chat) -> Completion:
+    async def complete(self, chat: Call) -> Completion:
         raise KeyError("secret")
 
-    async def stream(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, chat: Call) -> AsyncGenerator[Chunk, None]:
         for _ in range(self.good):
             yield Chunk(chunk({"content": "An index fund follows an index. "}))
         raise KeyError("secret")

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.chat import Chat
+from gateway.call import Call
 from gateway.errors import BadRequest, ModelNotFound, UpstreamBroken
+from gateway.forms.chat import CHAT
 from gateway.upstream.embedded import EmbeddedEngine
 from gateway.upstream.engine import Job, Piece, Sampler, Sampling
 from gateway.upstream.generation import Text
@@ -47,12 +48,12 @@ class Scripted:
             self.open -= 1
 
 
-def chat(route: str = "allow", model: str = "scripted", **body: Any) -> Chat:
+def chat(route: str = "allow", model: str = "scripted", **body: Any) -> Call:
     messages = body.pop("messages", [{"role": "user", "content": "Hi"}])
-    return Chat({"model": model, "messages": messages, **body}, None, "r", route)
+    return Call(CHAT, {"model": model, "messages": messages, **body}, None, "r", route)
 
 
-async def chunks(upstream: InProcess, chat: Chat) -> list[dict[str, Any]]:
+async def chunks(upstream: InProcess, chat: Call) -> list[dict[str, Any]]:
     return [dict(chunk.body) async for chunk in upstream.stream(chat)]
 
 
