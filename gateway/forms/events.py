@@ -8,14 +8,14 @@ as a text of its own.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
 from gateway.call import Body, Chunk, Moves, Piece, Words
 from gateway.errors import UpstreamBroken
-from gateway.forms.items import NO_TEXT
+from gateway.forms.items import NO_TEXT, said_by
 from gateway.forms.places import strings
 
 LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -77,7 +77,6 @@ class ResponseTape:
 
     def _repeated(self, body: Body, place: str, what: str) -> list[Piece]:
         """What an event holds whole. A call that has only begun is a piece too: its name alone tells to act."""
-        found = [text for _, text in strings(_shown(body), NO_TEXT)]
         item = body.get("item")
         tool = isinstance(item, dict) and item.get("type") not in ("message", "reasoning", None)
         pieces: list[Piece] = []
@@ -85,12 +84,14 @@ class ResponseTape:
             pieces.append(Piece(0, f"call {body.get('output_index')}", "", tool=True))
         elif what == "done" and tool:
             pieces.append(Piece(0, f"call {body.get('output_index')}", "", tool=True, final=True))
-        for text in found:
+        for text, called in _shown(body, place):
             known = next((name for name, told in self._texts.items() if told == text), None)
             if known is None:
                 known = f"{place} {what} {len(self._texts)}"
                 self._texts[known] = text
-                pieces.append(Piece(0, known, text, tool or _is_tool(place), final=True))
+                pieces.append(Piece(0, known, text, called, final=True))
+                if called:
+                    self._tools.add(known)
             else:
                 pieces.append(Piece(0, known, "", known in self._tools, final=True))
         return pieces
@@ -184,12 +185,18 @@ def _event(body: Body) -> Body:
     return body
 
 
-def _shown(body: Body) -> Any:
-    """What of an event is the model's: of a response its output, of other events all but their numbers."""
-    response = body.get("response")
+def _shown(body: Body, place: str) -> Iterator[tuple[str, bool]]:
+    """What of an event is the model's, and whether it is a tool's call: of a response its output, else all texts."""
+    response, item = body.get("response"), body.get("item")
     if isinstance(response, dict):
-        return [response.get("output"), response.get("output_text")]
-    return {name: value for name, value in body.items() if name != "type"}
+        for one in response.get("output") or ():
+            yield from ((said.text, said.tool) for said in said_by(one, ()))
+        yield from ((text, False) for _, text in strings(response.get("output_text")))
+    elif isinstance(item, dict):
+        yield from ((said.text, said.tool) for said in said_by(item, ()))
+    else:
+        tool = _is_tool(place)
+        yield from ((text, tool) for _, text in strings(body, NO_TEXT))
 
 
 def _is_tool(base: str) -> bool:

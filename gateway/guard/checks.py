@@ -104,17 +104,17 @@ class Checks:
         """The output rails on one text of the reply, then its toxicity, of which only the `fresh` part counts."""
         text = whole(text)
         found = await self._lanes("output", text, turn, stage)
-        if found is None and stage == "tool":
-            found = await self._unescaped(text, turn)
+        meant = unescaped(text) if stage == "tool" and found is None else None
+        if meant is not None:
+            found, fresh = await self._meant(meant, turn), meant
         if isinstance(found, Verdict):
             return found
         judged = found.text if found is not None else whole(fresh) if fresh is not None else text
         return await self._toxicity(judged, turn, stage) or found
 
-    async def _unescaped(self, arguments: str, turn: Turn) -> Verdict | None:
+    async def _meant(self, text: str, turn: Turn) -> Verdict | None:
         """The output rails on what the arguments of a tool's call mean: in JSON an escape can hide any letter."""
-        meant = unescaped(arguments)
-        found = await self._lanes("output", meant, turn, "tool") if meant is not None else None
+        found = await self._lanes("output", text, turn, "tool")
         if not isinstance(found, Rewrite):
             return found
         verdict = self.verdict("tool", found.rail, "rail", "it rewrites what is written in escapes")
@@ -223,4 +223,4 @@ def unescaped(arguments: str) -> str | None:
         found = json.loads(arguments)
     except (ValueError, RecursionError):
         return None
-    return whole("\n".join(text for _, text in strings(found)))
+    return whole("\n".join(text for _, text in strings(found))) or None

@@ -54,11 +54,11 @@ def _rejected(error: errors.UpstreamRejected) -> tuple[int, dict[str, Any], dict
         return status, body(error.message, kind, code=code), headers
     said = dict(error.error or {})
     message = said.pop("message", None)
-    given = said.pop("type", None)
+    given, param = said.pop("type", None), said.pop("param", None)
     found = body(
         message if isinstance(message, str) and message else error.message,
         given if isinstance(given, str) else "invalid_request_error",
-        param=said.pop("param", None),
+        param=param if isinstance(param, str) else None,
         code=said.pop("code", code),
     )
     found["error"].update(said)

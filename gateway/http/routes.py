@@ -52,7 +52,7 @@ def _with_key(endpoint: Callable[[Request, Service], Awaitable[Any]]) -> Callabl
 
 @_with_key
 async def models(request: Request, service: Service) -> Any:
-    return await service.loaded().upstream.models()
+    return {"object": "list", **await service.loaded().upstream.models()}
 
 
 @_with_key
