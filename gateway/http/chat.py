@@ -58,6 +58,7 @@ async def chat_completions(request: Request) -> Response:
 
 async def _whole(request: Request, pipeline: Pipeline, chat: Chat, seen: Observation) -> Response:
     completion = await attended(request.receive, pipeline.answer(chat, seen))
+    await seen.settle()
     if seen.decision == "block" and chat.on_block == "error" and "guardrails" in completion.body:
         return blocked(completion.body["guardrails"], seen)
     seen.finish()
@@ -68,6 +69,11 @@ async def _streamed(request: Request, pipeline: Pipeline, chat: Chat, seen: Obse
     """The first chunk is awaited before the status goes out, so that an early failure has its right status."""
     chunks = pipeline.stream(chat, seen)
     first = await attended(request.receive, anext(chunks, None))
+    try:
+        await seen.settle()
+    except GatewayError:
+        await chunks.aclose()
+        raise
     if seen.decision == "block" and chat.on_block == "error":
         rest = [chunk async for chunk in chunks]
         why = next(chunk.body["guardrails"] for chunk in rest if "guardrails" in chunk.body)
@@ -101,6 +107,7 @@ class Events(StreamingResponse):
             if first is not None:
                 yield _frame(first.payload())
             async for chunk in self._chunks:
+                await self._seen.settle()
                 yield _frame(chunk.payload())
         except GatewayError as error:
             self._seen.failed(type(error).__name__)

@@ -13,6 +13,8 @@ TABLE: Mapping[type[errors.GatewayError], tuple[int, str, str | None]] = {
     errors.TooLarge: (413, "invalid_request_error", "request_too_large"),
     errors.Unauthorized: (401, "invalid_request_error", "invalid_api_key"),
     errors.ModelNotFound: (404, "invalid_request_error", "model_not_found"),
+    errors.RecordNotFound: (404, "invalid_request_error", "request_not_found"),
+    errors.AuditFailed: (503, "server_error", "audit_failed"),
     errors.RailFailed: (503, "server_error", "guardrail_failed"),
     errors.Draining: (503, "server_error", "not_ready"),
     errors.UpstreamUnavailable: (502, "upstream_error", "upstream_unavailable"),

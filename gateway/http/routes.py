@@ -16,6 +16,7 @@ from gateway.chat import dump
 from gateway.errors import GatewayError, ModelNotFound
 from gateway.http import errors
 from gateway.http.chat import chat_completions, request_id
+from gateway.http.feedback import feedback, probes
 from gateway.http.service import Service
 
 
@@ -83,6 +84,8 @@ ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/models", models, methods=["GET"]),
     Route("/v1/models/{model:path}", model, methods=["GET"]),
+    Route("/v1/feedback", _with_key(feedback), methods=["POST"]),
+    Route("/v1/probes", _with_key(probes), methods=["POST"]),
     Route("/livez", livez, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
     Route("/metrics", metrics, methods=["GET"]),
