@@ -164,7 +164,9 @@ class Audit(Section):
     batch_seconds: float = Field(
         0.5, gt=0, le=60, description="How long the record of what was not refused may wait for others."
     )
-    timeout_seconds: float = Field(5, gt=0, description="How long a refusal waits for its record, and a write may take.")
+    timeout_seconds: float = Field(
+        5, gt=0, description="How long a refusal waits for its record, and a write may last."
+    )
 
     @field_validator("url", mode="after")
     @classmethod

@@ -23,7 +23,7 @@ from gateway.record.audit.store import Store
 from gateway.record.metrics import Metrics
 
 MOST_AT_ONCE = 1_000
-_RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 _PURGE_SECONDS = 3_600.0
 
 
@@ -47,6 +47,7 @@ class Recorder:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._writing = False
         self._closing = False
         self._purged: float | None = None
         self._told = False
@@ -99,7 +100,7 @@ class Recorder:
             return
         self._wake.set()
         began = time.perf_counter()
-        kept = (self.up or self.must) and await self._waited(item)
+        kept = self.up and await self._waited(item)
         self._metrics.observe("audit_wait_seconds", time.perf_counter() - began)
         if kept:
             return
@@ -109,7 +110,7 @@ class Recorder:
 
     async def flush(self) -> None:
         """Returns when all that was added has been written, or the database has failed."""
-        if self._queue and self.up:
+        if (self._queue or self._writing) and self.up:
             self._idle.clear()
             self._wake.set()
             try:
@@ -159,12 +160,15 @@ class Recorder:
         """Write all that waits, a batch at a time, until it is done or the database fails."""
         while self._queue and self.up:
             batch = [self._queue.popleft() for _ in range(min(MOST_AT_ONCE, len(self._queue)))]
+            self._writing = True
             try:
                 await self._write(batch)
             except Exception as error:  # noqa: BLE001  the seam of the database
                 self._queue.extendleft(reversed(batch))
                 self._failed(error)
                 self._release()
+            finally:
+                self._writing = False
 
     async def _write(self, batch: list[_Item]) -> None:
         entries = [item.entry for item in batch]
@@ -194,7 +198,7 @@ class Recorder:
                 self._written([item])
 
     async def _reopened(self) -> None:
-        await asyncio.sleep(_RETRY_SECONDS)
+        await asyncio.sleep(RETRY_SECONDS)
         try:
             await self._open()
         except Exception as error:  # noqa: BLE001  the seam of the database

@@ -36,7 +36,7 @@ def build(model: str | None) -> Redact:
     for entity, pattern, score in (("EMAIL_ADDRESS", _EMAIL, 0.9), ("NUMBER", _LONG_NUMBER, 0.3)):
         recognisers.append(PatternRecognizer(entity, patterns=[Pattern(entity, pattern, score)]))
     find_names = _names(model)
-    anonymiser: Any = AnonymizerEngine()  # type: ignore[no-untyped-call]
+    anonymiser: Any = AnonymizerEngine()
 
     def redact(text: str) -> str | None:
         try:

@@ -59,7 +59,7 @@ class Store:
 
     async def write(self, entries: Sequence[Entry]) -> None:
         """Keep entries. One that is there already is left as it is, so that a write in doubt can be repeated."""
-        rows = [asdict(entry) for entry in entries]
+        rows = [{**asdict(entry), "text": _storable(entry.text)} for entry in entries]
         async with self._engine.begin() as connection:
             await connection.execute(self._insert(DECISIONS).on_conflict_do_nothing(index_elements=["id"]), rows)
 
@@ -108,6 +108,11 @@ class Store:
         """How many rows a table has."""
         async with self._engine.connect() as connection:
             return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+def _storable(text: str | None) -> str | None:
+    """PostgreSQL takes no NUL, and neither database takes half of a surrogate pair."""
+    return text and text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _oldest(table: Table, old: ColumnElement[bool]) -> Delete:
