@@ -28,7 +28,7 @@ CALM = {"model": "m", "messages": [{"role": "user", "content": "What is a bond?"
 
 
 class Clients:
-    """Many at once, refusals and ordinary questions mixed, streamed or not. What is refused is noted at its first byte."""
+    """Many at once, refusals and questions mixed, streamed or not; a refusal is noted at its first byte."""
 
     def __init__(self) -> None:
         self.refused: list[str] = []

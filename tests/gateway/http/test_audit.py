@@ -186,7 +186,9 @@ def test_feedback(audited: Callable[..., tuple[httpx.Client, Path]]) -> None:
         ("correct", "", ""),
     ]
     counted = samples(client.get("/metrics").text)
-    assert {counted[f'hhh_feedback_total{{verdict="{name}"}}'] for name in ("wrong_refusal", "missed_harm", "correct")} == {1}
+    assert {
+        counted[f'hhh_feedback_total{{verdict="{name}"}}'] for name in ("wrong_refusal", "missed_harm", "correct")
+    } == {1}
 
 
 @pytest.mark.parametrize(
@@ -224,12 +226,16 @@ def test_feedback_without_records(gateway: Gateway, upstream: Model) -> None:
     check_error(found, 404, "audit_off", upstream)
 
 
-def test_feedback_while_the_database_is_away(audited: Callable[..., tuple[httpx.Client, Path]], upstream: Model) -> None:
+def test_feedback_while_the_database_is_away(
+    audited: Callable[..., tuple[httpx.Client, Path]], upstream: Model
+) -> None:
     client, path = audited()
     ask(client, "MARK-HARM", "r1")
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE decisions")
-    check_error(client.post("/v1/feedback", json={"request_id": "r1", "verdict": "correct"}), 503, "audit_failed", upstream)
+    check_error(
+        client.post("/v1/feedback", json={"request_id": "r1", "verdict": "correct"}), 503, "audit_failed", upstream
+    )
 
 
 def test_feedback_needs_a_key(
@@ -242,7 +248,7 @@ def test_feedback_needs_a_key(
 
 
 def test_probes_through_the_running_gateway(audited: Callable[..., tuple[httpx.Client, Path]], upstream: Model) -> None:
-    """The classifier of these tests knows marker words only, so that all probes are answered: the harmful ones missed."""
+    """The classifier here knows marker words only, so that all probes are answered: the harmful ones are missed."""
     client, path = audited()
     before = samples(client.get("/metrics").text)
     run = client.post("/v1/probes").json()

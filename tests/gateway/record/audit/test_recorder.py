@@ -74,7 +74,7 @@ async def ids(store: Store) -> list[str]:
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  conditions are of many kinds
             await asyncio.sleep(0.01)
 
 

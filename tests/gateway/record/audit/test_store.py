@@ -72,7 +72,7 @@ def test_retention_deletes_what_is_old_with_its_feedback(settings: Make) -> None
     async def work(store: Store) -> Any:
         await store.write([*old, entry(9_999)])
         await store.add_feedback(old[0].id, "correct", "", "")
-        probe = {name: "x" for name in PROBES.c.keys() if name not in ("id", "at", "score")}  # noqa: C420
+        probe = {name: "x" for name in [column.name for column in PROBES.c] if name not in ("id", "at", "score")}
         await store.write_probes([{**probe, "score": 0.1, "at": at} for at in (time.time(), time.time() - 9 * day)])
         gone = await store.purge()
         return gone, [await store.count(table) for table in (DECISIONS, FEEDBACK, PROBES)]
@@ -106,7 +106,7 @@ def test_an_old_schema_is_brought_up_to_date(settings: Make, monkeypatch: pytest
 
 def test_a_step_is_whole_or_not_at_all(settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "STEPS", (STEPS[0], ("CREATE TABLE more (id TEXT)", "CREATE NONSENSE")))
-    with pytest.raises(Exception, match="(?i)syntax"):
+    with pytest.raises(Exception, match=r"(?i)syntax"):
         using(settings(), lambda store: store.rows(select(DECISIONS)))
     monkeypatch.setattr(schema, "STEPS", STEPS)
 
