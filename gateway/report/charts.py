@@ -82,7 +82,11 @@ def _axes(top: float, labels: Sequence[tuple[float, str]]) -> str:
         lines.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
         label = f"{value * 100:.3g} %"
         lines.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    lines += [f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(text)}</text>' for x, text in labels]
+    for x, text in labels:
+        anchor = "end" if x > WIDTH - RIGHT - 45 else "middle"
+        lines.append(
+            f'<text x="{min(x, WIDTH - RIGHT):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{escape(text)}</text>'
+        )
     return "".join(lines)
 
 

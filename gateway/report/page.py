@@ -21,10 +21,10 @@ _STYLE = (
     "p{max-width:46rem}.soft{color:var(--soft)}.bad{color:var(--bad)}.good{color:var(--good)}"
     ".scroll{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0 1rem;font-variant-numeric:tabular-nums}"
     "td,th{padding:.3rem .8rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}"
-    "td:first-child,th:first-child,td.text{text-align:left}td.text{min-width:15rem;max-width:36rem;overflow-wrap:anywhere}"
+    "td:first-child,th:first-child,.text{text-align:left}.text{min-width:15rem;max-width:36rem;overflow-wrap:anywhere}"
     "td.wrong{background:color-mix(in srgb,var(--bad) 16%,transparent);font-weight:600}"
     ".tiles{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}.tile{background:var(--fill);border-radius:.5rem;"
-    "padding:.7rem 1rem;flex:1 1 11rem}.tile b{display:block;font-size:1.6rem;line-height:1.3}"
+    "padding:.7rem 1rem;flex:1 1 8.5rem}.tile b{display:block;font-size:1.6rem;line-height:1.3}"
     ".tile span{color:var(--soft)}"
     "svg{width:100%;min-width:34rem;height:auto;font-size:12px;fill:var(--soft)}.chart{overflow-x:auto}"
     ".grid{stroke:var(--line)}.change{stroke:var(--ink);stroke-dasharray:4 3}"
@@ -222,7 +222,11 @@ class _Cell(int):
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    cells = "".join(f"<th>{escape(name)}" for name in head)
+    first = rows[0] if rows else ()
+    wide = [isinstance(value, _Text) for value in first]
+    cells = "".join(
+        f"<th{' class=text' if at < len(wide) and wide[at] else ''}>{escape(name)}" for at, name in enumerate(head)
+    )
     body = "".join(f"<tr>{''.join(map(_cell, row))}" for row in rows)
     return f"<div class=scroll><table><tr>{cells}{body}</table></div>"
 
