@@ -27,7 +27,9 @@ def run(*command: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", sorted(RULES.glob("*[!_test].yml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(path for path in RULES.glob("*.yml") if not path.stem.endswith("_test")), ids=lambda path: path.name
+)
 def test_rules_are_valid(promtool: str, path: Path) -> None:
     run(promtool, "check", "rules", path)
 

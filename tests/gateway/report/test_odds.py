@@ -6,7 +6,7 @@ import pytest
 
 from gateway.report.odds import outstanding, share, words
 
-HARMLESS = [f"please explain {what} in plain words" for what in "bonds funds shares rates fees loans cards".split()]
+HARMLESS = [f"please explain {what} in plain words" for what in ("bonds", "funds", "shares", "rates", "fees", "loans")]
 
 
 def test_a_trigger_word_leads_and_common_words_do_not() -> None:
@@ -20,7 +20,7 @@ def test_a_trigger_word_leads_and_common_words_do_not() -> None:
 
 def test_a_word_seen_once_does_not_lead() -> None:
     wrong = ["kill the job", "kill the light", "kill the cache", "zyzzyva"]
-    assert [one.word for one in outstanding(wrong, HARMLESS, least=1)][0] == "kill"
+    assert outstanding(wrong, HARMLESS, least=1)[0].word == "kill"
 
 
 def test_the_prior_shrinks() -> None:
