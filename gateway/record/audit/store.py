@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Select, Table, delete, event, func, insert, select
@@ -22,6 +22,7 @@ from gateway.record.audit.schema import DECISIONS, FEEDBACK, PROBES
 
 Row = Mapping[str, Any]
 
+_NAMES = tuple(field.name for field in fields(Entry))
 # How much is deleted at once, so that a purge never holds the database for long.
 _PURGED_AT_ONCE = 5_000
 
@@ -59,7 +60,7 @@ class Store:
 
     async def write(self, entries: Sequence[Entry]) -> None:
         """Keep entries. One that is there already is left as it is, so that a write in doubt can be repeated."""
-        rows = [{**asdict(entry), "text": _storable(entry.text)} for entry in entries]
+        rows = [_row(entry) for entry in entries]
         async with self._engine.begin() as connection:
             await connection.execute(self._insert(DECISIONS).on_conflict_do_nothing(index_elements=["id"]), rows)
 
@@ -108,6 +109,12 @@ class Store:
         """How many rows a table has."""
         async with self._engine.connect() as connection:
             return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row = {name: getattr(entry, name) for name in _NAMES}
+    row["text"] = _storable(entry.text)
+    return row
 
 
 def _storable(text: str | None) -> str | None:

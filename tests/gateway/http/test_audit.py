@@ -11,9 +11,14 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from gateway.app import create_app
+from gateway.config import load
+from gateway.errors import ConfigError
+from gateway.probes.runner import StandIn
 from gateway.record.audit.recorder import Recorder
+from tests.conftest import QUIET
 from tests.fakes import Recorder as Model
-from tests.fakes import completion, eventually, samples, spoken
+from tests.fakes import Words, completion, eventually, samples, spoken
 from tests.gateway.http.conftest import chat, check_error
 
 Gateway = Callable[..., httpx.Client]
@@ -262,3 +267,16 @@ def test_probes_through_the_running_gateway(audited: Callable[..., tuple[httpx.C
     assert all(name.startswith(("hhh_probe_", "hhh_inflight")) for name in moved), moved
     assert len(rows(path, "probe_results")) == len(run["results"]) >= 160
     assert rows(path) == []
+
+
+async def test_a_newer_database_is_left_alone(tmp_path: Path, rails: Path) -> None:
+    path = tmp_path / "audit.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE schema_version (version INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO schema_version VALUES (99)")
+    config = load(None, rails_dir=rails, **{**QUIET, "audit": {"url": f"sqlite+aiosqlite:///{path}"}})
+    app = create_app(config, upstream=StandIn(), classifier=Words())
+    with pytest.raises(ConfigError, match=r"audit.url: the database has schema 99"):
+        async with app.router.lifespan_context(app):
+            pass
+    assert app.state.service.failure is not None
