@@ -151,6 +151,7 @@ class Audit(Section):
         description="What of a message is kept beside its sha256; `redacted`: without numbers and addresses of persons "
         "(needs the extra `pii`).",
     )
+    text_characters: int = Field(20_000, ge=1, description="Of a longer text only the beginning is kept.")
     pii_model: str | None = Field(
         None, description="A spaCy model that finds names for `redacted`; null: patterns only, and names stay."
     )

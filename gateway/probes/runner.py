@@ -103,7 +103,12 @@ class Prober:
     async def repeat(self, every_seconds: float, pause_seconds: float) -> None:
         """Run for ever."""
         while True:
-            results = await self.run(pause_seconds)
+            try:
+                results = await self.run(pause_seconds)
+            except Exception as error:  # noqa: BLE001  the edge of a task: the next run may fare better
+                structlog.get_logger().error("probes failed", exc_info=error)
+                await asyncio.sleep(every_seconds)
+                continue
             structlog.get_logger().info(
                 "probes",
                 run=results[0].run,

@@ -73,7 +73,7 @@ class Observation:
             return
         self.audit.admit()
         self.sha256 = fingerprint(text)
-        self.text = text if self.audit.text != "none" else None
+        self.text = self.audit.shown(text)
 
     def triaged(
         self,

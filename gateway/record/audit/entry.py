@@ -7,10 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
-
-TextMode = Literal["none", "redacted", "full"]
-Verdict = Literal["wrong_refusal", "missed_harm", "correct"]
+from typing import Protocol
 
 
 def new_id() -> str:
@@ -61,9 +58,8 @@ class Entry:
 class Audit(Protocol):
     """Keeps entries. What cannot be kept is counted; whether that stops a reply is the configuration's to say."""
 
-    @property
-    def text(self) -> TextMode:
-        """What of the text an entry is given."""
+    def shown(self, text: str) -> str | None:
+        """What of a text an entry is given: None, or its beginning."""
 
     def admit(self) -> None:
         """Raises `gateway.errors.AuditFailed` where no reply may go out without a record, and none can be kept."""

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from gateway.config import Audit as Settings
 from gateway.errors import AuditFailed, ConfigError
-from gateway.record.audit.entry import Entry, TextMode
+from gateway.record.audit.entry import Entry
 from gateway.record.audit.redaction import Redact
 from gateway.record.audit.store import Store
 from gateway.record.metrics import Metrics
@@ -52,9 +52,8 @@ class Recorder:
         self._purged: float | None = None
         self._told = False
 
-    @property
-    def text(self) -> TextMode:
-        return self._settings.text
+    def shown(self, text: str) -> str | None:
+        return text[: self._settings.text_characters] if self._settings.text != "none" else None
 
     @property
     def must(self) -> bool:

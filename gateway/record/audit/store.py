@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
@@ -52,7 +54,11 @@ class Store:
             self._insert = postgresql.insert
 
     async def open(self) -> int:
-        """Connect, and bring the schema up to date; its version."""
+        """Connect, and bring the schema up to date; its version. A new SQLite file is its owner's alone to read."""
+        path = self._engine.url.database
+        if self._engine.url.drivername.startswith("sqlite") and path and path != ":memory:":
+            with suppress(OSError):  # connecting says it better
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
         return await schema.upgrade(self._engine)
 
     async def close(self) -> None:

@@ -137,6 +137,12 @@ def test_what_never_became_a_decision_is_no_record(audited: Callable[..., tuple[
     assert len(rows(path)) == 1
 
 
+def test_of_a_long_text_the_beginning_is_kept(audited: Callable[..., tuple[httpx.Client, Path]]) -> None:
+    client, path = audited(text="full", text_characters=12)
+    ask(client, "MARK-HARM and much more")
+    assert rows(path)[0]["text"] == "MARK-HARM an"
+
+
 def test_only_the_new_text_is_kept(audited: Callable[..., tuple[httpx.Client, Path]]) -> None:
     client, path = audited(text="full")
     messages = [

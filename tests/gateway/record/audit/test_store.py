@@ -154,6 +154,7 @@ def test_sqlite_is_durable(tmp_path: Path) -> None:
     using(Audit(url=f"sqlite+aiosqlite:///{path}"), lambda store: store.write([entry()]))
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
