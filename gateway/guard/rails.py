@@ -41,9 +41,10 @@ class Guard:
         with seen.time("triage"):
             earlier = call.form.earlier(call.body)
             found = [unit for group in _groups(call.form.segments(call.body)) for unit in units(group, earlier)]
+            seen.asked("\n\n".join(unit.text for unit in found))
             judged = await self._checks.judge(found, seen)
             plan = merge(self.policy, found, judged) if judged is not None else Plan(route="review", tier="failed")
-        seen.triaged(plan.label, plan.route, plan.score, plan.tier)
+        seen.triaged(plan.label, plan.route, plan.score, plan.tier, plan.category, plan.scores)
         if plan.route == "refuse":
             reason = f"{plan.label} {plan.score:.2f}"
             self._block(self._checks.verdict("triage", "triage", plan.category, reason), seen)

@@ -14,6 +14,8 @@ TABLE: Mapping[type[errors.GatewayError], tuple[int, str, str | None]] = {
     errors.Unauthorized: (401, "invalid_request_error", "invalid_api_key"),
     errors.ModelNotFound: (404, "invalid_request_error", "model_not_found"),
     errors.NotServed: (404, "invalid_request_error", "endpoint_not_served"),
+    errors.RecordNotFound: (404, "invalid_request_error", "request_not_found"),
+    errors.AuditFailed: (503, "server_error", "audit_failed"),
     errors.RailFailed: (503, "server_error", "guardrail_failed"),
     errors.Draining: (503, "server_error", "not_ready"),
     errors.UpstreamUnavailable: (502, "upstream_error", "upstream_unavailable"),

@@ -87,8 +87,10 @@ class Events(StreamingResponse):
         try:
             chunk = await first
             if chunk is not None:
+                await self._seen.settle()
                 yield _frame(chunk)
             async for chunk in self._chunks:
+                await self._seen.settle()
                 yield _frame(chunk)
         except GatewayError as error:
             self._seen.failed(type(error).__name__)

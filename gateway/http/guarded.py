@@ -71,6 +71,7 @@ def guarded(form: Form) -> Endpoint:
 
 async def _whole(request: Request, pipeline: Pipeline, call: Call, seen: Observation) -> Response:
     completion = await attended(request.receive, pipeline.answer(call, seen))
+    await seen.settle()
     if seen.decision == "block" and call.on_block == "error" and "guardrails" in completion.body:
         return blocked(completion.body["guardrails"], seen)
     seen.finish()
@@ -91,6 +92,8 @@ async def _streamed(
             await attended(request.receive, _wait(first, keepalive_seconds))
         if not first.done():
             await attended(request.receive, _wait(first, keepalive_seconds))
+        if first.done():
+            await seen.settle()
         if first.done() and seen.decision == "block" and call.on_block == "error":
             begun = first.result()
             rest = [*([begun] if begun else []), *[chunk async for chunk in chunks]]

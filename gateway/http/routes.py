@@ -20,6 +20,7 @@ from gateway.forms.embeddings import EMBEDDINGS
 from gateway.forms.responses import RESPONSES
 from gateway.http import errors
 from gateway.http.exchange import request_id
+from gateway.http.feedback import feedback, probes
 from gateway.http.guarded import guarded, observed
 from gateway.http.moderations import moderations
 from gateway.http.openapi import openapi
@@ -100,6 +101,8 @@ ROUTES = (
     Route("/v1/models", models, methods=["GET"]),
     Route("/v1/models/{model:path}", model, methods=["GET"]),
     Route("/openapi.json", openapi_document, methods=["GET"]),
+    Route("/v1/feedback", _with_key(feedback), methods=["POST"]),
+    Route("/v1/probes", _with_key(probes), methods=["POST"]),
     Route("/livez", livez, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
     Route("/metrics", metrics, methods=["GET"]),

@@ -30,6 +30,7 @@ async def check(request: Request, service: Service, seen: Observation) -> Respon
     body = parse_json(await read_body(request, service.config.limits.body_bytes))
     call, reply = _conversation(body, service, seen)
     found = await pipeline.check(call, reply, seen)
+    await seen.settle()
     policy = pipeline.guard.policy
     content: dict[str, Any] = {
         "decision": seen.decision,
@@ -95,6 +96,7 @@ async def litellm(request: Request, service: Service, seen: Observation) -> Resp
     else:
         reply = None
         found = await pipeline.check(_call(_asked(texts, body, service), seen), None, seen)
+    await seen.settle()
     if isinstance(found, Verdict):
         return _litellm("BLOCKED", seen, blocked_reason=found.text)
     if isinstance(found, Completion):

@@ -18,6 +18,9 @@ STAGES = ("triage", "input_rails", "output_rails")
 # Who refused: the gateway, at one of its stages, or the model and what stands behind it.
 OWN_SOURCES = ("triage", "input_rail", "output_rail", "tool_rail")
 MODEL_SOURCES = ("model", "upstream_filter")
+VERDICTS = ("wrong_refusal", "missed_harm", "correct")
+RECORDED = ("written", "late", "dropped")
+DROPPED = ("queue_full", "rejected", "shutdown")
 FAST = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -64,6 +67,19 @@ TABLE = (
     _Row(Counter, "tokens_total", "Tokens, as the upstream counted them.", ("type",)),
     _Row(Gauge, "inflight_requests", "Requests in progress."),
     _Row(Gauge, "upstream_breaker_state", "0 closed, 1 half open, 2 open."),
+    _Row(Counter, "audit_records_total", "Audit records; late: a refusal's, after its reply had left.", ("result",)),
+    _Row(Counter, "audit_dropped_total", "Audit records that were lost.", ("reason",)),
+    _Row(Counter, "audit_failures_total", "Failures of the audit store."),
+    _Row(Histogram, "audit_wait_seconds", "How long a refusal waited for its record.", (), FAST),
+    _Row(Gauge, "audit_up", "Whether the audit store takes records."),
+    _Row(Counter, "feedback_total", "What people said of decisions.", ("verdict",)),
+    _Row(
+        Counter,
+        "probe_results_total",
+        "Standing probes by what was expected and what was seen: the live confusion matrix.",
+        ("suite", "expected", "observed"),
+    ),
+    _Row(Gauge, "probe_last_run_timestamp_seconds", "When the probes last ran, in seconds since 1970; 0: not yet."),
     _Row(Gauge, "build_info", "Always 1.", ("version", "policy_version")),
 )
 
@@ -122,6 +138,13 @@ class Metrics:
             self._by_name["stage_duration_seconds"].labels(stage)
         for kind in ("prompt", "completion"):
             self._by_name["tokens_total"].labels(kind)
+        for name, label, values in (
+            ("audit_records_total", "result", RECORDED),
+            ("audit_dropped_total", "reason", DROPPED),
+            ("feedback_total", "verdict", VERDICTS),
+        ):
+            for value in values:
+                self._by_name[name].labels(**{label: value})
         self._by_name["build_info"].clear()  # of a policy that was replaced
         self.gauge("build_info", version=version, policy_version=policy_version).set(1)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from gateway.record.audit.entry import Audit, Entry, fingerprint
 from gateway.record.metrics import Metrics
 
 
@@ -42,6 +43,16 @@ class Observation:
     answered: bool = False
     unchecked: tuple[str, ...] = ()
     finished: bool = False
+    audit: Audit | None = None
+    key: str = ""
+    weights: str = ""
+    source: str = ""
+    tier: str = ""
+    judged: str = "benign"
+    scores: Mapping[str, float] = field(default_factory=dict)
+    sha256: str = ""
+    text: str | None = None
+    recorded: bool = False
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -59,8 +70,25 @@ class Observation:
             self.guard_seconds += seconds
             self.metrics.observe("stage_duration_seconds", seconds, stage=stage)
 
-    def triaged(self, label: str, route: str, score: float, tier: str) -> None:
-        self.label, self.route, self.score = label, route, score
+    def asked(self, text: str) -> None:
+        """What is new in the request; from here on there is a decision to record. Raises `AuditFailed`."""
+        if self.audit is None:
+            return
+        self.audit.admit()
+        self.sha256 = fingerprint(text)
+        self.text = self.audit.shown(text)
+
+    def triaged(
+        self,
+        label: str,
+        route: str,
+        score: float,
+        tier: str,
+        category: str = "benign",
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        self.label, self.route, self.score, self.tier = label, route, score, tier
+        self.judged, self.scores = category, scores or {}
         if route == "advise":
             self.decision = "advise"
         self.metrics.count("triage_total", label=label, route=route, tier=tier)
@@ -80,13 +108,14 @@ class Observation:
         if self.decision in ("block", "would_block"):
             return
         self.decision = "would_block" if shadow else "block"
-        self.stage, self.rail, self.category = stage, rail, category
+        self.stage, self.rail, self.category, self.source = stage, rail, category, source
         name = "would_refuse_total" if shadow else "refusals_total"
         self.metrics.count(name, policy=self.policy, source=source, category=category)
         self.metrics.count("rail_decisions_total", rail=rail, stage=stage, decision=self.decision)
 
     def model_refused(self, source: str) -> None:
         """The model's own refusal (`model`), or that of a filter behind it (`upstream_filter`)."""
+        self.source = source
         self.metrics.count("refusals_total", policy=self.policy, source=source, category="none")
 
     def rail_failed(self, rail: str, error: str, fail_mode: str) -> None:
@@ -114,10 +143,47 @@ class Observation:
             "upstream": round(self.upstream_seconds * 1e3, 2),
         }
 
+    async def settle(self) -> None:
+        """To be awaited before anything of a refusal leaves: its record comes first. Raises `AuditFailed`."""
+        if self.decision == "block" and self.audit is not None and not self.recorded:
+            self.recorded = True
+            await self.audit.keep(self._entry(self.decision))
+
+    def _entry(self, decision: str) -> Entry:
+        taken = self.latency_ms()
+        return Entry(
+            request_id=self.request_id,
+            key=self.key,
+            endpoint=self.endpoint,
+            policy=self.policy,
+            policy_version=self.policy_version,
+            weights=self.weights,
+            decision=decision,
+            label=self.label,
+            category=self.category or self.judged,
+            score=self.score,
+            scores={label: round(score, 5) for label, score in self.scores.items()},
+            route=self.route,
+            tier=self.tier,
+            stage=self.stage,
+            rail=self.rail,
+            source=self.source,
+            error=self.error,
+            stream=self.stream,
+            total_ms=taken["total"],
+            guard_ms=taken["guard"],
+            upstream_ms=taken["upstream"],
+            sha256=self.sha256,
+            text=self.text,
+        )
+
     def finish(self, outcome: str | None = None) -> None:
         if self.finished:
             return
         self.finished = True
+        if self.audit is not None and self.sha256 and not self.recorded:
+            self.recorded = True
+            self.audit.add(self._entry(outcome or self.decision))
         total = time.perf_counter() - self.started
         self.metrics.count(
             "requests_total", endpoint=self.endpoint, policy=self.policy, outcome=outcome or self.decision
