@@ -18,10 +18,11 @@ ARG TORCH="torch==2.13.0"
 RUN /venv/bin/pip install ${TORCH} && /venv/bin/pip install -c constraints.txt '.[local]'
 
 FROM base AS runtime
-RUN useradd --uid 10001 --create-home hhh
+RUN useradd --uid 10001 --create-home hhh && install -d -o hhh -g hhh /data
 COPY rails /app/rails
 USER 10001
-ENV PATH=/venv/bin:$PATH
+ENV PATH=/venv/bin:$PATH HHH_AUDIT__URL=sqlite+aiosqlite:////data/hhh-audit.db
+VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]

@@ -15,13 +15,13 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from classifiers.cascade import Cascade
+from classifiers.cascade import Cascade, fingerprint
 from classifiers.labels import CATEGORIES, LABELS
 from classifiers.message import Classifier
 from classifiers.refusal import RefusalDetector
-from classifiers.shipped import CorruptWeights
+from classifiers.shipped import TRIAGE, CorruptWeights
 from gateway import __version__
-from gateway.chat import dump
+from gateway.call import dump
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.guard import nemo, others, policy
@@ -30,11 +30,14 @@ from gateway.guard.judge import Judge
 from gateway.guard.rails import Guard
 from gateway.http import errors
 from gateway.http.auth import Keys
-from gateway.http.chat import request_id
+from gateway.http.exchange import request_id
 from gateway.http.middleware import Inflight
 from gateway.http.routes import ROUTES
 from gateway.http.service import Service
 from gateway.pipeline import Pipeline
+from gateway.probes import suites
+from gateway.probes.runner import Prober
+from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.upstream.base import Upstream
 
@@ -54,19 +57,38 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
         try:
             guard = await asyncio.to_thread(build_guard, config, classifier)
             model = upstream or build_upstream(config, metrics)
+            probes = suites.load(config.probes.folder)
+            service.audit = build_audit(config, metrics)
             await asyncio.gather(model.start(), guard.warm())
+            if service.audit is not None:
+                await service.audit.start()
         except ConfigError as error:
             service.failure = error
             raise
         metrics.declare(guard.policy.name, guard.policy.version, __version__, (*LABELS, *CATEGORIES))
         service.parts = {"policy": f"{guard.policy.name}@{guard.policy.version}", "upstream": config.upstream.kind}
+        service.weights = triage_version(config)
         service.pipeline = Pipeline(guard, model)
+        service.prober = Prober(
+            probes,
+            lambda: service.loaded().guard,
+            metrics,
+            service.weights,
+            service.audit.store if service.audit is not None else None,
+        )
         structlog.get_logger().info("ready", seconds=round(time.perf_counter() - began, 2), **service.parts)
+        every, pause = config.probes.every_seconds, config.probes.pause_seconds
+        probing = asyncio.create_task(service.prober.repeat(every, pause)) if every else None
         try:
             yield
         finally:
             service.draining = True
+            if probing is not None:
+                probing.cancel()
+                await asyncio.gather(probing, return_exceptions=True)
             await asyncio.gather(model.close(), guard.close())
+            if service.audit is not None:
+                await service.audit.close()
 
     app = FastAPI(
         title="hhh-gateway",
@@ -100,6 +122,22 @@ def build_guard(config: Config, classifier: Classifier | None = None) -> Guard:
     lanes = nemo.load(rules.folder, rules.rules.patterns)
     judge = Judge(classifier, max_batch=triage.max_batch, memory=triage.memory, screen=screen)
     return Guard(Checks(rules, lanes, judge, refusals, triage.timeout_seconds))
+
+
+def build_audit(config: Config, metrics: Metrics) -> Recorder | None:
+    """Who keeps the decisions, not yet open; None where nobody does."""
+    if config.audit.url is None:
+        return None
+    from gateway.record.audit import redaction
+    from gateway.record.audit.store import Store
+
+    redact = redaction.build(config.audit.pii_model) if config.audit.text == "redacted" else None
+    return Recorder(Store(config.audit), config.audit, metrics, redact)
+
+
+def triage_version(config: Config) -> str:
+    """The first hex digits of the encoder's sha256, by which records tell one classifier from the next."""
+    return fingerprint(config.triage.weights or TRIAGE)[:12]
 
 
 def build_upstream(config: Config, metrics: Metrics) -> Upstream:

@@ -17,9 +17,14 @@ main = typer.Typer(no_args_is_help=True, add_completion=False, help="An OpenAI-c
 triage = typer.Typer(no_args_is_help=True, help="Score and evaluate the triage classifier.")
 finetune = typer.Typer(no_args_is_help=True, help="Train what the gateway serves (needs the extra [finetune]).")
 main.add_typer(triage, name="triage")
+audit = typer.Typer(no_args_is_help=True, help="What was refused, and what of it was wrong.")
+probes = typer.Typer(no_args_is_help=True, help="Standing probes: messages whose right treatment is known.")
 main.add_typer(finetune, name="finetune")
+main.add_typer(audit, name="audit")
+main.add_typer(probes, name="probes")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The YAML file with the settings.")]
+Days = Annotated[float, typer.Option(min=0, help="How far back to look.")]
 Recipe = Annotated[Path, typer.Option("--recipe", exists=True, help="The YAML recipe of the run.")]
 
 
@@ -152,6 +157,73 @@ def finetune_sft(recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go o
         from finetune.hhh.train import run
 
     typer.echo(run(recipe, resume))
+
+
+@audit.command("report")
+def audit_report(
+    report: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")],
+    days: Days = 30,
+    config: ConfigFile = None,
+) -> None:
+    """Confusion matrices of feedback and probes, refusals over time, trigger words, what the last change did."""
+    from gateway.report.run import write_report
+
+    try:
+        write_report(_load(config), report, days)
+    except ConfigError as error:
+        _fail(str(error))
+    typer.echo(f"{report}/report.html")
+
+
+@audit.command("export")
+def audit_export(
+    output: Annotated[Path, typer.Option(help="Where the rows go, one JSON object a line.")],
+    days: Days = 30,
+    config: ConfigFile = None,
+) -> None:
+    """Messages reported as wrongly refused or missed, as rows for `hhh finetune triage`. Read them before training."""
+    from gateway.report.run import write_export
+
+    try:
+        rows, textless = write_export(_load(config), output, days)
+    except ConfigError as error:
+        _fail(str(error))
+    typer.echo(f"{rows} rows in {output}; read them before they train anything")
+    if textless:
+        typer.echo(f"{textless} reports are of messages without a text (audit.text: none)", err=True)
+
+
+@probes.command("run")
+def probes_run(
+    base_url: Annotated[str | None, typer.Option(help="A running gateway; default: in this process.")] = None,
+    key_env: Annotated[str | None, typer.Option(help="The name of the variable with a key of that gateway.")] = None,
+    report: Annotated[Path | None, typer.Option(help="A JSON file for all results.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Exit 1 when more of the harmless probes are refused.")
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Run the probes now: how each suite was treated, and what was wrong."""
+    from gateway.config import secret
+    from gateway.probes.command import run_here, run_there, table
+
+    try:
+        if base_url is not None:
+            run = run_there(base_url, secret(key_env) if key_env else None)
+        else:
+            from gateway.app import build_guard, triage_version
+            from gateway.probes import suites
+
+            loaded = _load(config)
+            run = run_here(suites.load(loaded.probes.folder), build_guard(loaded), triage_version(loaded))
+    except ConfigError as error:
+        _fail(str(error))
+    typer.echo(table(run))
+    if report is not None:
+        report.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if budget is not None and run["wrong_refusal_share"] > budget:
+        typer.echo(f"over the budget of {budget:.1%}", err=True)
+        raise typer.Exit(1)
 
 
 @contextmanager

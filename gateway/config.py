@@ -137,6 +137,59 @@ class Limits(Section):
     characters: int = Field(1_000_000, gt=0, description="Most characters of text in one request; over it: 413.")
 
 
+class Audit(Section):
+    url: str | None = Field(
+        "sqlite+aiosqlite:///hhh-audit.db",
+        description="Where decisions are recorded: `sqlite+aiosqlite:///FILE` or `postgresql+asyncpg://USER@HOST/NAME` "
+        "(needs the extra `postgres`); null: nowhere.",
+    )
+    password_env: str | None = Field(
+        None, description="The name of the variable that holds the database's password; none goes into the URL."
+    )
+    text: Literal["none", "redacted", "full"] = Field(
+        "none",
+        description="What of a message is kept beside its sha256; `redacted`: without numbers and addresses of persons "
+        "(needs the extra `pii`).",
+    )
+    text_characters: int = Field(20_000, ge=1, description="Of a longer text only the beginning is kept.")
+    pii_model: str | None = Field(
+        None, description="A spaCy model that finds names for `redacted`; null: patterns only, and names stay."
+    )
+    retention_days: float = Field(90, ge=0, description="Older records are deleted; 0: none are.")
+    on_failure: Literal["allow", "refuse"] = Field(
+        "allow",
+        description="When no record can be kept: `allow` replies all the same and counts the loss, "
+        "`refuse` replies with 503.",
+    )
+    queue: int = Field(10_000, ge=1, description="Records that wait for the database; over it they are dropped.")
+    batch_seconds: float = Field(
+        0.5, gt=0, le=60, description="How long the record of what was not refused may wait for others."
+    )
+    timeout_seconds: float = Field(
+        5, gt=0, description="How long a refusal waits for its record, and a write may last."
+    )
+
+    @field_validator("url", mode="after")
+    @classmethod
+    def _is_database(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("sqlite+aiosqlite://", "postgresql+asyncpg://")):
+            raise ValueError("must begin with sqlite+aiosqlite:// or postgresql+asyncpg://")
+        if url is not None and urlsplit(url).password is not None:
+            raise ValueError("must have no password; it goes into the variable of password_env")
+        return url
+
+    def password(self) -> str | None:
+        return secret(self.password_env) if self.password_env else None
+
+
+class Probes(Section):
+    every_seconds: float = Field(
+        3600, ge=0, description="How often the probes run, for the first time right after the start; 0: never."
+    )
+    folder: Path | None = Field(None, description="JSON lines, one file per suite; null: the shipped suites.")
+    pause_seconds: float = Field(0.02, ge=0, description="Between two probes of a scheduled run, for live traffic.")
+
+
 class Config(BaseSettings):
     """Everything that can be set."""
 
@@ -151,10 +204,15 @@ class Config(BaseSettings):
     upstream: Upstream = Upstream()
     triage: Triage = Triage()
     limits: Limits = Limits()
+    audit: Audit = Audit()
+    probes: Probes = Probes()
     client_keys_env: str | None = Field(
         None,
         description="The name of the variable with the accepted client keys, comma-separated. "
         "Null: no key is asked for, and the gateway binds to loopback only.",
+    )
+    keepalive_seconds: float = Field(
+        1, gt=0, description="A stream on which nothing can be released for so long carries a comment."
     )
     drain_seconds: float = Field(
         2, ge=0, description="After SIGTERM: how long /readyz says 503 while requests are still taken."
@@ -245,7 +303,12 @@ def _source(key: str, flags: dict[str, Any], path: Path | None) -> str:
 
 def _check_environment(config: Config) -> None:
     """A misspelt section would be ignored in silence: HHH_UPSTREM__BASE_URL."""
-    secrets = (config.client_keys_env, config.upstream.api_key_env, *(one.api_key_env for one in config.triage.others))
+    secrets = (
+        config.client_keys_env,
+        config.upstream.api_key_env,
+        config.audit.password_env,
+        *(one.api_key_env for one in config.triage.others),
+    )
     for variable in os.environ:
         prefix, _, name = variable.lower().partition("_")
         section, nested, _ = name.partition("__")

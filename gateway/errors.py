@@ -6,7 +6,10 @@ GatewayError
     TooLarge             over a budget
     Unauthorized         no valid client key
     ModelNotFound        no such model here
+    NotServed            an endpoint that the model behind us does not have
+    RecordNotFound       no record of such a request
   RailFailed             a rail raised or timed out, and its fail mode is closed
+  AuditFailed            no record can be kept, and no reply may go out without one
   Draining               the gateway is shutting down or not ready
   UpstreamError          the model behind us is at fault
     UpstreamUnavailable  connection refused, reset, breaker open
@@ -59,6 +62,14 @@ class ModelNotFound(ClientError):
         )
 
 
+class NotServed(ClientError):
+    """An endpoint that the model behind us does not have."""
+
+
+class RecordNotFound(ClientError):
+    """No record of such a request."""
+
+
 class RailFailed(GatewayError):
     """A rail raised or timed out, and the policy says to fail closed. `rail` names it."""
 
@@ -66,6 +77,13 @@ class RailFailed(GatewayError):
         super().__init__(f"The safety check `{rail}` failed ({error}), so nothing was answered.")
         self.rail = rail
         self.error = error
+
+
+class AuditFailed(GatewayError):
+    """No record can be kept, and the configuration says that no reply may go out without one."""
+
+    def __init__(self) -> None:
+        super().__init__("No record of this request could be kept, so nothing was answered.")
 
 
 class Draining(GatewayError):

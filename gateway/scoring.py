@@ -10,9 +10,9 @@ from typing import Any
 from classifiers.cascade import Cascade
 from classifiers.explain import explain
 from gateway.config import Config
+from gateway.forms.chat import CHAT
 from gateway.guard import others, policy
 from gateway.guard.plan import merge, units
-from gateway.guard.segments import new_segments, turns_before
 
 
 def score_rows(config: Config, rows: Sequence[Mapping[str, Any]], words: int = 0) -> Iterator[dict[str, Any]]:
@@ -29,7 +29,7 @@ def score_rows(config: Config, rows: Sequence[Mapping[str, Any]], words: int = 0
         if "messages" not in row and not isinstance(row.get("text"), str):
             raise ValueError(f"row {number}: neither `text` nor `messages`")
         began = time.perf_counter()
-        turns = units(new_segments(messages), turns_before(messages))
+        turns = units(CHAT.segments({"messages": messages}), CHAT.earlier({"messages": messages}))
         plan = merge(found, turns, triage.score(turns))
         taken = time.perf_counter() - began
         result = {

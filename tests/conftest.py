@@ -18,6 +18,8 @@ import uvicorn
 from tests.fakes import Recorder, Words
 
 ROOT = Path(__file__).resolve().parent.parent
+# Settings of a gateway that leaves nothing on disk, and does nothing that it was not asked for.
+QUIET: dict[str, Any] = {"audit": {"url": None}, "probes": {"every_seconds": 0}}
 
 
 class Running:
@@ -95,7 +97,7 @@ def gateway(serve: Callable[[Any], Running], upstream: Recorder) -> Iterator[Cal
     clients: list[httpx.Client] = []
 
     def start(**flags: Any) -> httpx.Client:
-        settings = {"rails_dir": ROOT / "rails", **flags}
+        settings = {"rails_dir": ROOT / "rails", **QUIET, **flags}
         settings["upstream"] = {"base_url": upstream.url, "retries": 0, **flags.get("upstream", {})}
         running = serve(create_app(load(None, **settings), classifier=Words()))
         clients.append(httpx.Client(base_url=running.url, timeout=30, trust_env=False))

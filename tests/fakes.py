@@ -154,16 +154,29 @@ class Recorder:
             for number, body in enumerate(self.chunks):
                 if self.die_after == number:
                     raise RuntimeError("the model server dies mid-stream")
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+                await send({"type": "http.response.body", "body": self.frame(body), "more_body": True})
                 self.sent_chunks = number + 1
                 if self.chunk_seconds:
                     await asyncio.wait([watcher], timeout=self.chunk_seconds)
                 if self.gone.is_set():
                     return
-            await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+            await send({"type": "http.response.body", "body": self.end(), "more_body": False})
         finally:
             watcher.cancel()
+
+    def frame(self, body: Any) -> bytes:
+        """A chunk as it is sent; the events of a response have their type for a name."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        name = f"event: {body['type']}\n".encode() if isinstance(body, dict) and "type" in body else b""
+        return name + b"data: " + data + b"\n\n"
+
+    def end(self) -> bytes:
+        named = bool(self.chunks) and isinstance(self.chunks[-1], dict) and "type" in self.chunks[-1]
+        return b"" if named else b"data: [DONE]\n\n"
+
+    def wire(self) -> bytes:
+        """All of the stream."""
+        return b"".join(map(self.frame, self.chunks)) + self.end()
 
     async def _watch(self, receive: Any) -> None:
         while (await receive())["type"] != "http.disconnect":

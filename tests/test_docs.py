@@ -32,6 +32,10 @@ def test_dashboards_query_metrics_that_exist() -> None:
     known = {f"hhh_{row.name}" for row in TABLE}
     known |= {f"hhh_{row.name}_{part}" for row in TABLE for part in ("bucket", "sum", "count")}
     queries = 0
+    for path in (ROOT / "deploy" / "prometheus" / "rules").glob("*.yml"):
+        names = set(re.findall(r"\bhhh_\w+", path.read_text(encoding="utf-8")))
+        assert names <= known, names - known
+        queries += len(names)
     for path in (ROOT / "deploy").rglob("*.json"):
         for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
             for target in panel["targets"]:

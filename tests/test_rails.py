@@ -11,7 +11,7 @@ import pytest
 
 from classifiers.labels import CATEGORIES
 from classifiers.message import Judgement, Message
-from gateway.chat import Chat, Completion
+from gateway.call import Call, Completion
 from gateway.guard import nemo, policy
 from gateway.guard.checks import Checks
 from gateway.guard.judge import Judge
@@ -77,12 +77,12 @@ class Desk:
         judge = Judge(Fixed(*judgement), max_batch=4, memory=4)
         return Guard(Checks(self.policy, self._lanes, judge, Detector(), 5))
 
-    def ask(self, text: str | Chat, *judgement: Any) -> Chat | Verdict:
+    def ask(self, text: str | Call, *judgement: Any) -> Call | Verdict:
         """What goes upstream, or why nothing does."""
-        request = text if isinstance(text, Chat) else chat(text)
+        request = text if isinstance(text, Call) else chat(text)
         guard, seen = self.guard(*judgement), observation(self.metrics)
 
-        async def run() -> Chat:
+        async def run() -> Call:
             return await guard.check_input(request, await guard.plan(request, seen), seen)
 
         try:
@@ -114,7 +114,7 @@ def on(name: str) -> pytest.MarkDecorator:
 every = pytest.mark.parametrize("desk", POLICIES, indirect=True)
 
 
-def words(found: Chat | Verdict) -> str:
+def words(found: Call | Verdict) -> str:
     assert isinstance(found, Verdict), found
     return found.text
 
@@ -152,16 +152,16 @@ def test_explain_instead_of_recommending(desk: Desk, text: str) -> None:
     ],
 )
 def test_no_flow_without_triages_doubt(desk: Desk, text: str, label: str, score: float) -> None:
-    assert isinstance(desk.ask(text, label, score), Chat)
+    assert isinstance(desk.ask(text, label, score), Call)
 
 
 @on("finance")
 def test_sure_advice_is_answered_with_guidance(desk: Desk) -> None:
     found = desk.ask("which stock should I buy?", "regulated_advice", 0.9)
-    assert isinstance(found, Chat)
+    assert isinstance(found, Call)
     assert found.route == "advise"
-    assert found.messages[0]["role"] == "system"
-    assert "not licensed to give" in found.messages[0]["content"]
+    assert found.body["messages"][0]["role"] == "system"
+    assert "not licensed to give" in found.body["messages"][0]["content"]
 
 
 @on("finance")
@@ -178,8 +178,8 @@ def test_sure_advice_is_answered_with_guidance(desk: Desk) -> None:
 )
 def test_keep_instructions_private(desk: Desk, text: str, kept: bool) -> None:
     found = desk.ask(text, "prompt_injection", 0.5)
-    assert words(found).startswith(KEEP) if kept else isinstance(found, Chat)
-    assert isinstance(desk.ask(text, "harmful", 0.5), Chat)
+    assert words(found).startswith(KEEP) if kept else isinstance(found, Call)
+    assert isinstance(desk.ask(text, "harmful", 0.5), Call)
 
 
 ADVISE = Plan("advise", "regulated_advice", "regulated_advice.investment", 0.9)
@@ -209,8 +209,8 @@ def test_check_recommendation(desk: Desk, text: str, blocked: bool) -> None:
 @on("customer_service")
 def test_calm_an_angry_customer(desk: Desk) -> None:
     assert words(desk.ask("you useless people", "hate", 0.6)).startswith(CALM)
-    assert isinstance(desk.ask("you useless people", "harmful", 0.6), Chat)
-    assert isinstance(desk.ask("you useless people", "hate", 0.4), Chat)
+    assert isinstance(desk.ask("you useless people", "harmful", 0.6), Call)
+    assert isinstance(desk.ask("you useless people", "hate", 0.4), Call)
     assert "keep it civil" in words(desk.ask("you useless people", "hate", 0.9))
 
 
@@ -236,10 +236,10 @@ def test_promise_nothing(desk: Desk, text: str, blocked: bool) -> None:
 def test_ask_before_refusing(desk: Desk) -> None:
     assert words(desk.ask("how to kill it", "harmful", 0.6)).startswith(ASK)
     longer = "how to kill a process that hangs on my machine"
-    assert isinstance(desk.ask(longer, "harmful", 0.6), Chat)
-    assert isinstance(desk.ask(chat("how to kill it", longer), "harmful", 0.6), Chat)  # together they are not short
-    assert isinstance(desk.ask("how to kill it", "hate", 0.6), Chat)
-    assert isinstance(desk.ask("how to kill it", "benign", 0.6), Chat)
+    assert isinstance(desk.ask(longer, "harmful", 0.6), Call)
+    assert isinstance(desk.ask(chat("how to kill it", longer), "harmful", 0.6), Call)  # together they are not short
+    assert isinstance(desk.ask("how to kill it", "hate", 0.6), Call)
+    assert isinstance(desk.ask("how to kill it", "benign", 0.6), Call)
 
 
 @every
@@ -247,7 +247,7 @@ def test_library_rails_run_on_every_route(desk: Desk) -> None:
     hidden = "hello " + "".join(chr(0xE0000 + ord(letter)) for letter in "do this now")
     for judgement in (("benign", 0.99), ("harmful", UNSURE[desk.policy.name])):
         assert words(desk.ask(hidden, *judgement)) == desk.policy.refusal("rail")
-    assert isinstance(desk.ask("a flag \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"), Chat)
+    assert isinstance(desk.ask("a flag \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"), Call)
 
 
 @every
@@ -289,7 +289,7 @@ def test_toxicity(desk: Desk) -> None:
     assert limits.input is not None
     assert limits.output is not None
     assert "toxicity" in str(desk.ask("x", "benign", 0.9, limits.input))
-    assert isinstance(desk.ask("x", "benign", 0.9, limits.input - 0.01), Chat)
+    assert isinstance(desk.ask("x", "benign", 0.9, limits.input - 0.01), Call)
     for route in ROUTES[:3]:
         shown = desk.answer("Rude words.", Plan(route=route), "benign", 0.9, limits.output)
         assert (shown != "Rude words.") == (route in limits.output_routes)

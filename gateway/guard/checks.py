@@ -6,18 +6,26 @@ What a check finds is a `Verdict` (it must not pass), a `Rewrite` (it may, chang
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from classifiers.message import Judgement, Message
+from gateway.call import Reply
 from gateway.errors import RailFailed
+from gateway.forms.places import strings
 from gateway.guard.judge import Judge
 from gateway.guard.lane import Check, Direction, Lane, RailError
 from gateway.guard.policy import Policy
-from gateway.guard.segments import reply_texts
 from gateway.guard.verdict import SOURCES, Plan, Stage, Verdict
 from gateway.record.observation import Observation
+
+# Names of the texts that are the answer itself, and not reasoning: of chats, completions and streamed responses.
+_SHOWN = ("content", "text", "response.output_text")
+
+
+_LOT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class Checks:
         self._judge = judge
         self._refusals = refusals
         self._triage_timeout_seconds = triage_timeout_seconds
+        self.reach = max(lane.reach for lane in lanes)
 
     async def warm(self) -> None:
         """Run every lane and the classifier once."""
@@ -70,29 +79,52 @@ class Checks:
         self._judge.close()
 
     async def judge(self, messages: Sequence[Message], seen: Observation) -> list[Judgement] | None:
-        """Triage's judgement of each message; None when triage failed, and its fail mode is open."""
+        """Triage's judgement of each message; None when triage failed, and its fail mode is open.
+
+        Many are judged some at a time, each lot in the time that triage has.
+        """
+        judged: list[Judgement] = []
         try:
-            async with asyncio.timeout(self._triage_timeout_seconds):
-                return await asyncio.gather(*(self._judge.score(message) for message in messages))
+            for begin in range(0, len(messages), _LOT):
+                async with asyncio.timeout(self._triage_timeout_seconds):
+                    lot = messages[begin : begin + _LOT]
+                    judged += await asyncio.gather(
+                        *(self._judge.score(replace(one, text=whole(one.text))) for one in lot)
+                    )
         except Exception as error:  # noqa: BLE001  the seam of a rail
             self._failed("triage", _name(error), seen)
             return None
+        return judged
 
-    async def of_input(self, text: str, turn: Turn) -> Verdict | Rewrite | None:
-        """The input rails on one new text."""
-        return await self._lanes("input", text, turn, "input")
+    async def of_input(self, text: str, turn: Turn, *, fast: bool = False) -> Verdict | Rewrite | None:
+        """The input rails on one new text; of a `fast` look, those of the fast lane."""
+        return await self._lanes("input", whole(text), turn, "input", fast=fast)
 
     async def of_reply(self, text: str, turn: Turn, stage: Stage, fresh: str | None = None) -> Verdict | Rewrite | None:
         """The output rails on one text of the reply, then its toxicity, of which only the `fresh` part counts."""
+        text = whole(text)
         found = await self._lanes("output", text, turn, stage)
+        meant = unescaped(text) if stage == "tool" and found is None else None
+        if meant is not None:
+            found, fresh = await self._meant(meant, turn), meant
         if isinstance(found, Verdict):
             return found
-        judged = found.text if found is not None else fresh if fresh is not None else text
+        judged = found.text if found is not None else whole(fresh) if fresh is not None else text
         return await self._toxicity(judged, turn, stage) or found
 
-    async def _lanes(self, direction: Direction, text: str, turn: Turn, stage: Stage) -> Verdict | Rewrite | None:
+    async def _meant(self, text: str, turn: Turn) -> Verdict | None:
+        """The output rails on what the arguments of a tool's call mean: in JSON an escape can hide any letter."""
+        found = await self._lanes("output", text, turn, "tool")
+        if not isinstance(found, Rewrite):
+            return found
+        verdict = self.verdict("tool", found.rail, "rail", "it rewrites what is written in escapes")
+        return verdict if self.refused(verdict, turn.seen) else None
+
+    async def _lanes(
+        self, direction: Direction, text: str, turn: Turn, stage: Stage, *, fast: bool = False
+    ) -> Verdict | Rewrite | None:
         rewrite: Rewrite | None = None
-        for lane in self._of_route(turn.plan):
+        for lane in (self._fast,) if fast else self._of_route(turn.plan):
             check = await self._run(lane, direction, text, turn)
             if check.decision == "block":
                 verdict = self._rail_verdict(stage, check, turn.plan, lane)
@@ -143,16 +175,18 @@ class Checks:
     def toxic(self, stage: Stage, toxicity: float, category: str) -> Verdict:
         return self.verdict(stage, "toxicity", "hate" if category == "benign" else category, f"{toxicity:.2f}")
 
-    def count_own_refusal(self, choices: Sequence[Mapping[str, Any]], plan: Plan, seen: Observation) -> None:
+    def count_own_refusal(self, replies: Sequence[Reply], plan: Plan, seen: Observation) -> None:
         """The model's own refusal, or that of a filter behind it. On route `advise` the policy asked for one."""
-        if any(choice.get("finish_reason") == "content_filter" for choice in choices):
+        if any(reply.filtered for reply in replies):
             seen.model_refused("upstream_filter")
-        elif plan.route != "advise" and any(self._refuses(choice.get("message") or {}) for choice in choices):
+        elif plan.route != "advise" and any(self._refuses(reply) for reply in replies):
             seen.model_refused("model")
 
-    def _refuses(self, message: Mapping[str, Any]) -> bool:
-        texts = dict(reply_texts(message))
-        return "refusal" in texts or self._refusals.refuses(texts.get("content", ""))
+    def _refuses(self, reply: Reply) -> bool:
+        said = [one for one in reply.said if not one.tool]
+        if any("refusal" in one.name for one in said):
+            return True
+        return self._refusals.refuses("".join(one.text for one in said if one.name.startswith(_SHOWN)))
 
     def _rail_verdict(self, stage: Stage, check: Check, plan: Plan, lane: Lane) -> Verdict:
         """Colang flows go by what triage thinks, so its category is theirs; the library's rails know nothing of it."""
@@ -170,3 +204,23 @@ class Checks:
 
 def _name(error: Exception) -> str:
     return "timeout" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+def whole(text: str) -> str:
+    """The text with surrogates paired as far as they have a partner; a lone half, which no model reads, replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def unescaped(arguments: str) -> str | None:
+    """The strings in a tool's arguments as they are meant; None where none of them is written in escapes."""
+    if "\\" not in arguments:
+        return None
+    try:
+        found = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return None
+    return whole("\n".join(text for _, text in strings(found))) or None

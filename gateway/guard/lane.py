@@ -56,13 +56,17 @@ def rail_name(flow: str) -> str:
 
 
 class Lane:
-    """One NeMo engine and the flows that it runs in each direction. `engine` is None where there are none."""
+    """One NeMo engine and the flows that it runs in each direction. `engine` is None where there are none.
+
+    `reach` is the length of the longest phrase in a reply that its rails look for, in characters, as far as known.
+    """
 
     colang = False
 
-    def __init__(self, engine: Any, flows: Mapping[Direction, tuple[str, ...]]) -> None:
+    def __init__(self, engine: Any, flows: Mapping[Direction, tuple[str, ...]], reach: int = 0) -> None:
         self._engine = engine
         self.flows = flows
+        self.reach = reach if flows["output"] else 0
 
     async def check(
         self, direction: Direction, user: str, reply: str | None, context: Mapping[str, object], timeout_seconds: float

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from gateway.config import read_yaml
 from gateway.errors import ConfigError
 from gateway.guard.lane import ColangLane, CompiledLane, Direction, Lane, rail_name
+from gateway.guard.reach import reach
 
 _DIRECTIONS: tuple[Direction, ...] = ("input", "output")
 
@@ -53,7 +54,15 @@ def load(folder: Path, patterns: Mapping[str, list[str]]) -> tuple[Lane, Lane]:
         slow.register_action(_words, "words")
         for path, found in flows.items():
             _check_flows(path, found, slow, patterns)
-    return CompiledLane(fast, compiled), ColangLane(slow, colang)
+    looked_for = [pattern for found in patterns.values() for pattern in found]
+    return CompiledLane(fast, compiled, reach(_expressions(config))), ColangLane(slow, colang, reach(looked_for))
+
+
+def _expressions(config: Any) -> list[str]:
+    """What the library's rail of regular expressions looks for in replies."""
+    detection = getattr(config.rails.config, "regex_detection", None)
+    output = getattr(detection, "output", None)
+    return [pattern for pattern in getattr(output, "patterns", None) or [] if isinstance(pattern, str)]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

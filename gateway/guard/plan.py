@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from classifiers.labels import label_of
 from classifiers.language import ENGLISH
 from classifiers.message import Judgement, Message
+from gateway.call import Segment
 from gateway.guard.policy import ROUTES, Policy
-from gateway.guard.segments import Segment
 from gateway.guard.verdict import Plan
 
 

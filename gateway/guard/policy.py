@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from classifiers.labels import CATEGORIES, LABELS
-from gateway.chat import Route
+from gateway.call import Route
 from gateway.config import read_yaml
 from gateway.errors import ConfigError
 from gateway.guard.lane import UNNAMED, rail_name
@@ -73,7 +73,10 @@ class Section(BaseModel):
 class Streaming(Section):
     window_tokens: int = Field(24, ge=1, description="Chunks after which held text is checked, sentence or not.")
     overlap_characters: int = Field(
-        64, ge=0, description="Checked text still held back, so that no phrase of this length leaks in parts."
+        64,
+        ge=0,
+        description="Checked text still held back, so that no phrase of this length leaks in parts; more where the "
+        "rails of replies look for a longer pattern.",
     )
     context_characters: int = Field(
         2000, ge=100, description="How much of what has been checked each check of the rails looks at again."
@@ -122,6 +125,9 @@ class Rules(Section):
         "closed where not said.",
     )
     rail_timeout_seconds: float = Field(2, gt=0, description="A rail that takes longer has failed.")
+    unchecked_content: Literal["allow", "refuse"] = Field(
+        "allow", description="New images, sound, files and tokens, which no check reads: counted, or refused."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from itertools import groupby
 
-from gateway.chat import Chat, Chunk, Completion, Message
+from classifiers.message import Judgement, Message
+from gateway.call import Body, Call, Chunk, Completion, Reply, Segment, Words
+from gateway.forms.places import put
 from gateway.guard.checks import Checks, Rewrite, Turn
 from gateway.guard.plan import merge, units
-from gateway.guard.refusal import NO_USAGE, guardrails, refuse_choice
-from gateway.guard.segments import (
-    new_segments,
-    reply_texts,
-    rewritten,
-    tool_arguments,
-    turns_before,
-    with_arguments,
-    with_text,
-)
+from gateway.guard.refusal import guardrails, words
 from gateway.guard.stream import Stream
-from gateway.guard.verdict import Blocked, Plan, Verdict
+from gateway.guard.verdict import Blocked, Plan, Stage, Verdict
 from gateway.record.observation import Observation
 
 
@@ -38,13 +31,20 @@ class Guard:
         """Let go of the engines."""
         await self._checks.close()
 
-    async def plan(self, chat: Chat, seen: Observation) -> Plan:
-        """Triage the new turns. Raises `Blocked` on route `refuse`, `RailFailed` when triage fails closed."""
+    async def judge(self, texts: Sequence[str], seen: Observation) -> list[Judgement]:
+        """What triage thinks of each text, whatever the policy makes of it. Raises `RailFailed`."""
+        return await self._checks.judge([Message(text) for text in texts], seen) or []
+
+    async def plan(self, call: Call, seen: Observation) -> Plan:
+        """Triage what is new. Raises `Blocked` on route `refuse`, `RailFailed` when triage fails closed."""
+        seen.carries(call.form.unchecked(call.body))
         with seen.time("triage"):
-            found = units(new_segments(chat.messages), turns_before(chat.messages))
+            earlier = call.form.earlier(call.body)
+            found = [unit for group in _groups(call.form.segments(call.body)) for unit in units(group, earlier)]
+            seen.asked("\n\n".join(unit.text for unit in found))
             judged = await self._checks.judge(found, seen)
             plan = merge(self.policy, found, judged) if judged is not None else Plan(route="review", tier="failed")
-        seen.triaged(plan.label, plan.route, plan.score, plan.tier)
+        seen.triaged(plan.label, plan.route, plan.score, plan.tier, plan.category, plan.scores)
         if plan.route == "refuse":
             reason = f"{plan.label} {plan.score:.2f}"
             self._block(self._checks.verdict("triage", "triage", plan.category, reason), seen)
@@ -53,89 +53,93 @@ class Guard:
             self._block(self._checks.toxic("input", plan.toxicity, plan.category), seen)
         return plan
 
-    async def check_input(self, chat: Chat, plan: Plan, seen: Observation) -> Chat:
+    async def check_input(self, call: Call, plan: Plan, seen: Observation, *, guide: bool = True) -> Call:
         """Input rails on the new texts, rewrites put back in place, and the policy's guidance for the route."""
         turn = Turn("", plan, seen)
-        messages = chat.messages
+        body = call.body
         with seen.time("input_rails"):
-            segments = new_segments(messages)
-            said = [segment for segment in segments if segment.kind == "user"]
-            # First as triage saw it, for a request can be spread over turns; apart only where a rewrite needs a place.
-            if len(said) > 1 and not await self._input("\n".join(segment.text for segment in said), turn):
-                segments = [segment for segment in segments if segment.kind != "user"]
-            for segment in segments:
+            if seen.unchecked and self.policy.rules.unchecked_content == "refuse":
+                reason = f"no check reads {', '.join(sorted(set(seen.unchecked)))}"
+                self._block(self._checks.verdict("input", "unchecked_content", "rail", reason), seen)
+            for segment in [
+                one for group in _groups(call.form.segments(body)) for one in await self._apart(group, turn)
+            ]:
                 rewrite = await self._input(segment.text, turn)
                 if rewrite is not None:
-                    messages = rewritten(messages, segment, rewrite.text)
+                    body = put(body, segment.path, rewrite.text)
                     seen.modified("input", rewrite.rail)
-        if messages != chat.messages:
-            chat = chat.with_messages(messages)
         if self._checks.shadow:
-            return chat
+            return call.with_body(body)
         guidance = self.policy.guidance(plan.route, plan.category)
-        return (chat.with_guidance(guidance) if guidance is not None else chat).with_route(plan.route)
+        return call.with_body(call.form.guided(body, guidance) if guidance is not None else body).with_route(plan.route)
 
-    async def check_output(self, chat: Chat, completion: Completion, plan: Plan, seen: Observation) -> Completion:
+    async def check_output(self, call: Call, completion: Completion, plan: Plan, seen: Observation) -> Completion:
         """Output rails on every choice; one that is blocked is replaced, the others stay as they came."""
-        body = completion.body
-        came = body.get("choices") or []
-        turn = Turn(_user(chat), plan, seen)
-        choices: list[Any] = []
-        verdicts: list[Verdict] = []
-        seen.tokens(body.get("usage"))
+        form, body = call.form, completion.body
+        turn = Turn(_user(call), plan, seen)
+        verdicts: dict[int, Verdict] = {}
+        seen.tokens(form.usage(body))
+        replies = form.replies(body)
         with seen.time("output_rails"):
-            for choice in came:
-                message = await self._message(choice.get("message") or {}, turn)
-                if isinstance(message, Verdict):
-                    verdicts.append(message)
-                    choices.append(refuse_choice(choice, message, self.policy))
-                elif message is not None:  # its logprobs would still spell out what was there
-                    choices.append({**choice, "message": message, "logprobs": None})
-                else:
-                    choices.append(choice)
+            for position, reply in enumerate(replies):
+                verdict, body = await self._reply(call, reply, body, turn)
+                if verdict is not None:
+                    verdicts[position] = verdict
         if verdicts:
-            usage = body.get("usage") or dict(NO_USAGE)
-            why = guardrails(verdicts[0], self.policy, seen)
-            return Completion({**body, "choices": choices, "usage": usage, "guardrails": why})
-        self._checks.count_own_refusal(came, plan, seen)
-        return completion if choices == came else Completion({**body, "choices": choices})
+            said: dict[int, Words] = {place: words(verdict, self.policy) for place, verdict in verdicts.items()}
+            why = guardrails(next(iter(verdicts.values())), self.policy, seen)
+            return Completion(form.refused(body, said, why))
+        self._checks.count_own_refusal(replies, plan, seen)
+        return completion if body is completion.body else Completion(body)
 
     def check_stream(
-        self, chat: Chat, chunks: AsyncIterator[Chunk], plan: Plan, seen: Observation
+        self, call: Call, chunks: AsyncIterator[Chunk], plan: Plan, seen: Observation
     ) -> AsyncGenerator[Chunk, None]:
         """The chunks, each released only when what it says has been checked; on a block, the refusal's chunks."""
-        return Stream(self._checks, chat, Turn(_user(chat), plan, seen)).checked(chunks)
+        return Stream(self._checks, call, Turn(_user(call), plan, seen)).checked(chunks)
 
-    async def _input(self, text: str, turn: Turn) -> Rewrite | None:
-        found = await self._checks.of_input(text, turn)
+    async def _input(self, text: str, turn: Turn, fast: bool = False) -> Rewrite | None:
+        found = await self._checks.of_input(text, turn, fast=fast)
         if isinstance(found, Verdict):
             raise Blocked(found)
         return found
 
-    async def _message(self, message: Message, turn: Turn) -> Message | Verdict | None:
-        """The message of one choice as the rails rewrote it, why it must not go out, or None: as it came."""
-        changed: Message | None = None
-        for name, text in reply_texts(message):
-            found = await self._checks.of_reply(text, turn, "output")
+    async def _apart(self, group: list[Segment], turn: Turn) -> list[Segment]:
+        """First what the user said as a whole, for a request can be spread over turns and parts.
+
+        Returns what must be checked by itself: tool results, and the user's texts where a rewrite needs a place.
+        """
+        said = [segment.text for segment in group if segment.kind == "user"]
+        if len(said) < 2:
+            return group
+        rewrite = await self._input("\n".join(said), turn)
+        for between in ("", " "):  # servers join parts as they like
+            await self._input(between.join(said), turn, fast=True)
+        return group if rewrite is not None else [segment for segment in group if segment.kind != "user"]
+
+    async def _reply(self, call: Call, reply: Reply, body: Body, turn: Turn) -> tuple[Verdict | None, Body]:
+        """Why a choice must not go out, or the body with what the rails rewrote in it."""
+        for said in reply.said:
+            stage: Stage = "tool" if said.tool else "output"
+            found = await self._checks.of_reply(said.text, turn, stage)
             if isinstance(found, Verdict):
-                return found
+                return found, body
             if found is not None:
-                changed = with_text(changed or message, name, found.text)
-                turn.seen.modified("output", found.rail)
-        for position, text in tool_arguments(message):
-            found = await self._checks.of_reply(text, turn, "tool")
-            if isinstance(found, Verdict):
-                return found
-            if found is not None:
-                changed = with_arguments(changed or message, position, found.text)
-                turn.seen.modified("tool", found.rail)
-        return changed
+                body = call.form.rewritten(body, said, found.text)
+                turn.seen.modified(stage, found.rail)
+        return None, body
 
     def _block(self, verdict: Verdict, seen: Observation) -> None:
         if self._checks.refused(verdict, seen):
             raise Blocked(verdict)
 
 
-def _user(chat: Chat) -> str:
+def _groups(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """The segments of each group: what is one thing said in pieces."""
+    for _, group in groupby(segments, key=lambda segment: segment.group):
+        yield list(group)
+
+
+def _user(call: Call) -> str:
     """What the reply answers."""
-    return "\n\n".join(segment.text for segment in new_segments(chat.messages))
+    return "\n\n".join(segment.text for segment in call.form.segments(call.body))

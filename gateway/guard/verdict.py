@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.chat import Route
+from gateway.call import Route
 
 Stage = Literal["triage", "input", "output", "tool"]
 Decision = Literal["allow", "advise", "block", "modify", "would_block", "error"]

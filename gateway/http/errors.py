@@ -13,6 +13,9 @@ TABLE: Mapping[type[errors.GatewayError], tuple[int, str, str | None]] = {
     errors.TooLarge: (413, "invalid_request_error", "request_too_large"),
     errors.Unauthorized: (401, "invalid_request_error", "invalid_api_key"),
     errors.ModelNotFound: (404, "invalid_request_error", "model_not_found"),
+    errors.NotServed: (404, "invalid_request_error", "endpoint_not_served"),
+    errors.RecordNotFound: (404, "invalid_request_error", "request_not_found"),
+    errors.AuditFailed: (503, "server_error", "audit_failed"),
     errors.RailFailed: (503, "server_error", "guardrail_failed"),
     errors.Draining: (503, "server_error", "not_ready"),
     errors.UpstreamUnavailable: (502, "upstream_error", "upstream_unavailable"),
@@ -25,7 +28,7 @@ TABLE: Mapping[type[errors.GatewayError], tuple[int, str, str | None]] = {
 _PASSED_ON = frozenset({400, 404, 409, 413, 415, 422, 429})
 
 
-def body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def body(message: str, kind: str, *, param: Any = None, code: Any = None) -> dict[str, Any]:
     """OpenAI's error object."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
@@ -51,18 +54,17 @@ def _rejected(error: errors.UpstreamRejected) -> tuple[int, dict[str, Any], dict
     headers = dict(error.headers)
     if error.status not in _PASSED_ON:
         return status, body(error.message, kind, code=code), headers
-    said = error.error or {}
-    message = said.get("message")
-    return (
-        error.status,
-        body(
-            message if isinstance(message, str) and message else error.message,
-            said["type"] if isinstance(said.get("type"), str) else "invalid_request_error",
-            param=said["param"] if isinstance(said.get("param"), str) else None,
-            code=said["code"] if isinstance(said.get("code"), str) else code,
-        ),
-        headers,
+    said = dict(error.error or {})
+    message = said.pop("message", None)
+    given, param = said.pop("type", None), said.pop("param", None)
+    found = body(
+        message if isinstance(message, str) and message else error.message,
+        given if isinstance(given, str) else "invalid_request_error",
+        param=param if isinstance(param, str) else None,
+        code=said.pop("code", code),
     )
+    found["error"].update(said)
+    return error.status, found, headers
 
 
 def content_filter(guardrails: Mapping[str, Any], message: str) -> dict[str, Any]:

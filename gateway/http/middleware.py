@@ -14,7 +14,7 @@ class Inflight:
         self._gauge = gauge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or not scope["path"].startswith(("/v1/", "/beta/")):
             await self._app(scope, receive, send)
             return
         self._gauge.inc()

@@ -12,11 +12,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.chat import dump
+from gateway.call import dump
 from gateway.errors import GatewayError, ModelNotFound
+from gateway.forms.chat import CHAT
+from gateway.forms.completions import COMPLETIONS
+from gateway.forms.embeddings import EMBEDDINGS
+from gateway.forms.responses import RESPONSES
 from gateway.http import errors
-from gateway.http.chat import chat_completions, request_id
+from gateway.http.exchange import request_id
+from gateway.http.feedback import feedback, probes
+from gateway.http.guarded import guarded, observed
+from gateway.http.moderations import moderations
+from gateway.http.openapi import openapi
 from gateway.http.service import Service
+from gateway.http.verdicts import check, litellm
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -30,7 +39,7 @@ def _with_key(endpoint: Callable[[Request, Service], Awaitable[Any]]) -> Callabl
         service: Service = request.app.state.service
         headers = {"x-request-id": request_id(request)}
         try:
-            service.keys.check(request.headers.get("authorization"))
+            service.keys.check(request.headers.get("authorization"), request.headers.get("x-api-key"))
             return _json(await endpoint(request, service), headers=headers)
         except GatewayError as error:
             status, content, extra = errors.reply(error)
@@ -44,14 +53,15 @@ def _with_key(endpoint: Callable[[Request, Service], Awaitable[Any]]) -> Callabl
 
 @_with_key
 async def models(request: Request, service: Service) -> Any:
-    return {"object": "list", "data": await service.loaded().upstream.models()}
+    return {"object": "list", **await service.loaded().upstream.models()}
 
 
 @_with_key
 async def model(request: Request, service: Service) -> Any:
     wanted = request.path_params["model"]
-    for found in await service.loaded().upstream.models():
-        if found.get("id") == wanted:
+    listed = (await service.loaded().upstream.models()).get("data")
+    for found in listed if isinstance(listed, list) else ():
+        if isinstance(found, dict) and found.get("id") == wanted:
             return found
     raise ModelNotFound(wanted)
 
@@ -74,15 +84,25 @@ async def readyz(request: Request) -> Response:
     return Response(f"{state}\n", 200 if ready else 503, media_type="text/plain")
 
 
+async def openapi_document(request: Request) -> Response:
+    return _json(openapi())
+
+
 async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
     return Response(service.metrics.expose(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 ROUTES = (
-    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    *(Route(f"/v1{form.path}", guarded(form), methods=["POST"]) for form in (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS)),
+    Route("/v1/moderations", observed("moderations", moderations), methods=["POST"]),
+    Route("/v1/guardrails/check", observed("guardrails_check", check), methods=["POST"]),
+    Route("/beta/litellm_basic_guardrail_api", observed("litellm_guardrail", litellm), methods=["POST"]),
     Route("/v1/models", models, methods=["GET"]),
     Route("/v1/models/{model:path}", model, methods=["GET"]),
+    Route("/openapi.json", openapi_document, methods=["GET"]),
+    Route("/v1/feedback", _with_key(feedback), methods=["POST"]),
+    Route("/v1/probes", _with_key(probes), methods=["POST"]),
     Route("/livez", livez, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
     Route("/metrics", metrics, methods=["GET"]),

@@ -9,6 +9,8 @@ from gateway.config import Config
 from gateway.errors import ConfigError, Draining
 from gateway.http.auth import Keys
 from gateway.pipeline import Pipeline
+from gateway.probes.runner import Prober
+from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.record.observation import Observation
 
@@ -24,6 +26,9 @@ class Service:
     draining: bool = False
     failure: ConfigError | None = None
     parts: dict[str, str] = field(default_factory=dict)
+    weights: str = ""
+    audit: Recorder | None = None
+    prober: Prober | None = None
 
     def loaded(self) -> Pipeline:
         """The pipeline. Raises `Draining` while it is not there yet."""
@@ -31,12 +36,14 @@ class Service:
             raise Draining("The gateway is still loading.")
         return self.pipeline
 
-    async def state(self) -> Literal["ready", "starting", "draining", "upstream not ready"]:
+    async def state(self) -> Literal["ready", "starting", "draining", "upstream not ready", "audit store not ready"]:
         """What /readyz says."""
         if self.draining:
             return "draining"
         if self.pipeline is None:
             return "starting"
+        if self.audit is not None and self.audit.must and not self.audit.up:
+            return "audit store not ready"
         return "ready" if await self.pipeline.upstream.ready() else "upstream not ready"
 
     def observe(self, endpoint: str, request_id: str) -> Observation:
@@ -48,4 +55,6 @@ class Service:
             policy.name if policy else self.config.policy,
             policy.version if policy else "none",
             request_id,
+            audit=self.audit,
+            weights=self.weights,
         )

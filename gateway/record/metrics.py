@@ -8,14 +8,19 @@ from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from gateway.chat import Route
+from gateway.call import UNCHECKED, Route
 
-ENDPOINTS = ("chat_completions",)
+ENDPOINTS = (
+    "chat_completions", "responses", "completions", "embeddings", "moderations", "guardrails_check", "litellm_guardrail"
+)  # fmt: skip
 OUTCOMES = ("allow", "advise", "modify", "block", "would_block", "error", "cancelled")
 STAGES = ("triage", "input_rails", "output_rails")
 # Who refused: the gateway, at one of its stages, or the model and what stands behind it.
 OWN_SOURCES = ("triage", "input_rail", "output_rail", "tool_rail")
 MODEL_SOURCES = ("model", "upstream_filter")
+VERDICTS = ("wrong_refusal", "missed_harm", "correct")
+RECORDED = ("written", "late", "dropped")
+DROPPED = ("queue_full", "rejected", "shutdown")
 FAST = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -41,6 +46,12 @@ TABLE = (
     _Row(Counter, "triage_total", "Verdicts of triage.", ("label", "route", "tier")),
     _Row(Counter, "rail_decisions_total", "Decisions of rails other than to pass.", ("rail", "stage", "decision")),
     _Row(Counter, "rail_errors_total", "Rails that raised or timed out.", ("rail", "error", "fail_mode")),
+    _Row(
+        Counter,
+        "unchecked_content_total",
+        "New images, sound, files and tokens, which no check reads.",
+        ("endpoint", "kind"),
+    ),
     _Row(Histogram, "request_duration_seconds", "Whole requests.", ("endpoint",), SLOW),
     _Row(Histogram, "overhead_seconds", "What the gateway added: all but the upstream.", ("endpoint",), FAST),
     _Row(Histogram, "stage_duration_seconds", "One stage of the data path.", ("stage",), FAST),
@@ -56,6 +67,19 @@ TABLE = (
     _Row(Counter, "tokens_total", "Tokens, as the upstream counted them.", ("type",)),
     _Row(Gauge, "inflight_requests", "Requests in progress."),
     _Row(Gauge, "upstream_breaker_state", "0 closed, 1 half open, 2 open."),
+    _Row(Counter, "audit_records_total", "Audit records; late: a refusal's, after its reply had left.", ("result",)),
+    _Row(Counter, "audit_dropped_total", "Audit records that were lost.", ("reason",)),
+    _Row(Counter, "audit_failures_total", "Failures of the audit store."),
+    _Row(Histogram, "audit_wait_seconds", "How long a refusal waited for its record.", (), FAST),
+    _Row(Gauge, "audit_up", "Whether the audit store takes records."),
+    _Row(Counter, "feedback_total", "What people said of decisions.", ("verdict",)),
+    _Row(
+        Counter,
+        "probe_results_total",
+        "Standing probes by what was expected and what was seen: the live confusion matrix.",
+        ("suite", "expected", "observed"),
+    ),
+    _Row(Gauge, "probe_last_run_timestamp_seconds", "When the probes last ran, in seconds since 1970; 0: not yet."),
     _Row(Gauge, "build_info", "Always 1.", ("version", "policy_version")),
 )
 
@@ -95,6 +119,8 @@ class Metrics:
                 self._by_name["requests_total"].labels(endpoint, policy, outcome)
             self._by_name["request_duration_seconds"].labels(endpoint)
             self._by_name["overhead_seconds"].labels(endpoint)
+            for kind in UNCHECKED:
+                self._by_name["unchecked_content_total"].labels(endpoint, kind)
         categories = (*dict.fromkeys(categories), "rail")
         for label in categories:
             if "." not in label and label != "rail":
@@ -112,6 +138,13 @@ class Metrics:
             self._by_name["stage_duration_seconds"].labels(stage)
         for kind in ("prompt", "completion"):
             self._by_name["tokens_total"].labels(kind)
+        for name, label, values in (
+            ("audit_records_total", "result", RECORDED),
+            ("audit_dropped_total", "reason", DROPPED),
+            ("feedback_total", "verdict", VERDICTS),
+        ):
+            for value in values:
+                self._by_name[name].labels(**{label: value})
         self._by_name["build_info"].clear()  # of a policy that was replaced
         self.gauge("build_info", version=version, policy_version=policy_version).set(1)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
+from gateway.record.audit.entry import Audit, Entry, fingerprint
 from gateway.record.metrics import Metrics
 
 
@@ -18,6 +19,7 @@ class Observation:
     """Filled in by the stages as the request flows down; `finish` turns it into metrics and a log line, once.
 
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
+    `answered`: a streaming model has begun to. `unchecked`: the kinds of new content that no check reads.
     """
 
     metrics: Metrics
@@ -38,7 +40,19 @@ class Observation:
     client_seconds: float = 0.0
     guard_seconds: float = 0.0
     error: str = ""
+    answered: bool = False
+    unchecked: tuple[str, ...] = ()
     finished: bool = False
+    audit: Audit | None = None
+    key: str = ""
+    weights: str = ""
+    source: str = ""
+    tier: str = ""
+    judged: str = "benign"
+    scores: Mapping[str, float] = field(default_factory=dict)
+    sha256: str = ""
+    text: str | None = None
+    recorded: bool = False
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -56,11 +70,34 @@ class Observation:
             self.guard_seconds += seconds
             self.metrics.observe("stage_duration_seconds", seconds, stage=stage)
 
-    def triaged(self, label: str, route: str, score: float, tier: str) -> None:
-        self.label, self.route, self.score = label, route, score
+    def asked(self, text: str) -> None:
+        """What is new in the request; from here on there is a decision to record. Raises `AuditFailed`."""
+        if self.audit is None:
+            return
+        self.audit.admit()
+        self.sha256 = fingerprint(text)
+        self.text = self.audit.shown(text)
+
+    def triaged(
+        self,
+        label: str,
+        route: str,
+        score: float,
+        tier: str,
+        category: str = "benign",
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        self.label, self.route, self.score, self.tier = label, route, score, tier
+        self.judged, self.scores = category, scores or {}
         if route == "advise":
             self.decision = "advise"
         self.metrics.count("triage_total", label=label, route=route, tier=tier)
+
+    def carries(self, unchecked: Iterable[str]) -> None:
+        """New content that no check reads, one kind for each."""
+        self.unchecked = tuple(unchecked)
+        for kind in self.unchecked:
+            self.metrics.count("unchecked_content_total", endpoint=self.endpoint, kind=kind)
 
     def modified(self, stage: str, rail: str) -> None:
         self.decision, self.stage, self.rail = "modify", stage, rail
@@ -71,13 +108,14 @@ class Observation:
         if self.decision in ("block", "would_block"):
             return
         self.decision = "would_block" if shadow else "block"
-        self.stage, self.rail, self.category = stage, rail, category
+        self.stage, self.rail, self.category, self.source = stage, rail, category, source
         name = "would_refuse_total" if shadow else "refusals_total"
         self.metrics.count(name, policy=self.policy, source=source, category=category)
         self.metrics.count("rail_decisions_total", rail=rail, stage=stage, decision=self.decision)
 
     def model_refused(self, source: str) -> None:
         """The model's own refusal (`model`), or that of a filter behind it (`upstream_filter`)."""
+        self.source = source
         self.metrics.count("refusals_total", policy=self.policy, source=source, category="none")
 
     def rail_failed(self, rail: str, error: str, fail_mode: str) -> None:
@@ -90,9 +128,10 @@ class Observation:
         self.decision, self.error = "error", error
 
     def tokens(self, usage: Mapping[str, Any] | None) -> None:
-        """Count what the upstream says it used."""
-        for kind in ("prompt", "completion"):
-            counted = (usage or {}).get(f"{kind}_tokens")
+        """Count what the upstream says it used; responses call it input and output."""
+        for kind, other in (("prompt", "input"), ("completion", "output")):
+            found = usage or {}
+            counted = found.get(f"{kind}_tokens", found.get(f"{other}_tokens"))
             if isinstance(counted, int) and counted > 0:
                 self.metrics.count("tokens_total", counted, type=kind)
 
@@ -104,10 +143,47 @@ class Observation:
             "upstream": round(self.upstream_seconds * 1e3, 2),
         }
 
+    async def settle(self) -> None:
+        """To be awaited before anything of a refusal leaves: its record comes first. Raises `AuditFailed`."""
+        if self.decision == "block" and self.audit is not None and not self.recorded:
+            self.recorded = True
+            await self.audit.keep(self._entry(self.decision))
+
+    def _entry(self, decision: str) -> Entry:
+        taken = self.latency_ms()
+        return Entry(
+            request_id=self.request_id,
+            key=self.key,
+            endpoint=self.endpoint,
+            policy=self.policy,
+            policy_version=self.policy_version,
+            weights=self.weights,
+            decision=decision,
+            label=self.label,
+            category=self.category or self.judged,
+            score=self.score,
+            scores={label: round(score, 5) for label, score in self.scores.items()},
+            route=self.route,
+            tier=self.tier,
+            stage=self.stage,
+            rail=self.rail,
+            source=self.source,
+            error=self.error,
+            stream=self.stream,
+            total_ms=taken["total"],
+            guard_ms=taken["guard"],
+            upstream_ms=taken["upstream"],
+            sha256=self.sha256,
+            text=self.text,
+        )
+
     def finish(self, outcome: str | None = None) -> None:
         if self.finished:
             return
         self.finished = True
+        if self.audit is not None and self.sha256 and not self.recorded:
+            self.recorded = True
+            self.audit.add(self._entry(outcome or self.decision))
         total = time.perf_counter() - self.started
         self.metrics.count(
             "requests_total", endpoint=self.endpoint, policy=self.policy, outcome=outcome or self.decision

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
-from gateway.chat import Chat, Chunk, Completion
+from gateway.call import Call, Chunk, Completion
 
 
 class Upstream(Protocol):
@@ -20,11 +20,11 @@ class Upstream(Protocol):
     async def ready(self) -> bool:
         """Whether a request could be served now."""
 
-    async def models(self) -> list[Mapping[str, Any]]:
-        """OpenAI model objects: `{"id", "object": "model", "created", "owned_by"}`."""
+    async def models(self) -> Mapping[str, Any]:
+        """OpenAI's list: `{"object": "list", "data": [{"id", "object": "model", "created", "owned_by"}]}`."""
 
-    async def complete(self, chat: Chat) -> Completion:
+    async def complete(self, call: Call) -> Completion:
         """The whole reply. Cancelling the call cancels the generation."""
 
-    def stream(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
+    def stream(self, call: Call) -> AsyncGenerator[Chunk, None]:
         """The reply in chunks, without the closing `[DONE]`. Closing the generator cancels the generation."""

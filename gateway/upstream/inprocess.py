@@ -15,8 +15,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from gateway.chat import Chat, Chunk, Completion
-from gateway.errors import BadRequest, ModelNotFound
+from gateway.call import Call, Chunk, Completion
+from gateway.errors import BadRequest, ModelNotFound, NotServed
+from gateway.forms.chat import CHAT
 from gateway.upstream.engine import Engine, Job, Piece, Sampling
 from gateway.upstream.layout import Control
 
@@ -39,10 +40,11 @@ class InProcess:
     async def ready(self) -> bool:
         return self.engine.ready()
 
-    async def models(self) -> list[Mapping[str, Any]]:
-        return [{"id": self.engine.name, "object": "model", "created": self._created, "owned_by": "hhh-gateway"}]
+    async def models(self) -> Mapping[str, Any]:
+        model = {"id": self.engine.name, "object": "model", "created": self._created, "owned_by": "hhh-gateway"}
+        return {"object": "list", "data": [model]}
 
-    async def complete(self, chat: Chat) -> Completion:
+    async def complete(self, chat: Call) -> Completion:
         tasks = [asyncio.ensure_future(_whole(self.engine, job)) for job in self._jobs(chat)]
         try:
             answers = await asyncio.gather(*tasks)
@@ -61,7 +63,7 @@ class InProcess:
         ]
         return Completion({**self._head("chat.completion"), "choices": choices, "usage": usage(answers)})
 
-    async def stream(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, chat: Call) -> AsyncGenerator[Chunk, None]:
         jobs = self._jobs(chat)
         head = self._head("chat.completion.chunk")
         blank = {"usage": None} if chat.wants_usage else {}
@@ -94,8 +96,10 @@ class InProcess:
             "model": self.engine.name,
         }
 
-    def _jobs(self, chat: Chat) -> list[Job]:
-        """One job per choice. Raises `BadRequest` and `ModelNotFound`."""
+    def _jobs(self, chat: Call) -> list[Job]:
+        """One job per choice. Raises `NotServed`, `BadRequest` and `ModelNotFound`."""
+        if chat.form is not CHAT:
+            raise NotServed("This model answers chat completions only.")
         if chat.model != self.engine.name:
             raise ModelNotFound(chat.model)
         body = chat.body
@@ -106,7 +110,7 @@ class InProcess:
         job = Job(
             messages=[
                 {"role": str(message.get("role")), "content": text(message, i)}
-                for i, message in enumerate(chat.messages)
+                for i, message in enumerate(chat.body["messages"])
             ],
             control=control(chat),
             sampling=sampling(body),
@@ -117,7 +121,7 @@ class InProcess:
         return [replace(job, sampling=replace(job.sampling, seed=seed + i)) for i in range(chat.choices)]
 
 
-def control(chat: Chat) -> Control:
+def control(chat: Call) -> Control:
     """The control token of a route: the policy decides, the model only says it."""
     if chat.route == "advise":
         return "advise"

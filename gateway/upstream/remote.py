@@ -11,7 +11,6 @@ import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from types import NoneType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ import aiohttp
 from prometheus_client import Gauge
 
 from gateway import config as settings
-from gateway.chat import Chat, Chunk, Completion
+from gateway.call import Call, Chunk, Completion
 from gateway.errors import UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.sse import events
@@ -64,42 +63,48 @@ class Remote:
     async def ready(self) -> bool:
         return not self._breaker.open
 
-    async def models(self) -> list[Mapping[str, Any]]:
+    async def models(self) -> Mapping[str, Any]:
         async with self._call("GET", "/models", None) as response:
-            body = await self._json(response)
-        data = body.get("data")
-        return [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []
+            return _parse(await self._read(response))
 
-    async def complete(self, chat: Chat) -> Completion:
-        async with self._call("POST", "/chat/completions", self._body(chat)) as response:
+    async def complete(self, call: Call) -> Completion:
+        async with self._call("POST", call.form.path, self._body(call)) as response:
             raw = await self._read(response)
         body = _parse(raw)
-        if not isinstance(body.get("choices"), list) or not _well_formed(body, "message"):
-            raise UpstreamBroken("The model server's reply is no chat completion.")
+        if not call.form.well_formed(body):
+            raise UpstreamBroken("The model server's reply is none of this endpoint.")
         return Completion(body, raw)
 
-    async def stream(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
-        async with self._call("POST", "/chat/completions", self._body(chat)) as response:
+    async def stream(self, call: Call) -> AsyncGenerator[Chunk, None]:
+        form = call.form
+        ended: set[int] = set()
+        async with self._call("POST", form.path, self._body(call)) as response:
             done = False
             try:
                 async with aclosing(events(response.content.iter_any(), _MOST_LINE_BYTES)) as found:
-                    async for data in found:
-                        if data == b"[DONE]":
+                    async for event in found:
+                        if event.data == b"[DONE]":
                             done = True
                             break
-                        yield Chunk(_chunk(data), data)
+                        chunk = Chunk(_parse(event.data), event.data, event.name)
+                        yield chunk
+                        ended.update(form.ends(chunk.body))
+                        if form.last(chunk.body):
+                            done = True
+                            break
             except (aiohttp.ClientError, ConnectionError) as error:
                 raise UpstreamBroken("The model server's reply broke off.") from error
             except TimeoutError as error:
                 raise UpstreamTimeout("The model server's reply took too long.") from error
-            if not done:
+            # Some servers leave out `[DONE]`: a reply whose every choice has ended is whole.
+            if not done and len(ended) < call.choices:
                 raise UpstreamBroken("The model server's reply broke off.")
             with suppress(aiohttp.ClientError, OSError):  # OSError: TimeoutError too
                 async with asyncio.timeout(_END_SECONDS):
                     await response.content.readany()
 
-    def _body(self, chat: Chat) -> bytes:
-        return (chat.with_model(self._settings.model) if self._settings.model else chat).payload()
+    def _body(self, call: Call) -> bytes:
+        return (call.with_model(self._settings.model) if self._settings.model else call).payload()
 
     @asynccontextmanager
     async def _call(self, method: str, path: str, body: bytes | None) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -166,18 +171,15 @@ class Remote:
         kept = {name: value for name, value in found.items() if value and value.isascii() and value.isprintable()}
         try:
             async with asyncio.timeout(self._settings.timeout.first_byte_seconds):
-                body = await self._json(response)
+                body = _parse(await self._read(response))
         except (UpstreamError, TimeoutError):
             body = {}
         finally:
             response.release()
-        error = body.get("error")
-        if not isinstance(error, dict) or any(text in str(error) for text in self._private):
+        error = _error(body)
+        if error is not None and any(text in str(error) for text in self._private):
             error = None
         return UpstreamRejected(response.status, error, kept)
-
-    async def _json(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
-        return _parse(await self._read(response))
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         try:
@@ -188,14 +190,15 @@ class Remote:
             raise UpstreamBroken("The model server's reply broke off.") from error
 
 
-def _chunk(data: bytes) -> dict[str, Any]:
-    """An event of a stream. Raises `UpstreamBroken` when it tells of an error, or is no chunk."""
-    body = _parse(data)
-    if "choices" not in body and ("error" in body or body.get("object") == "error"):
-        raise UpstreamBroken("The model server reported an error in the middle of its reply.")
-    if not _well_formed(body, "delta"):
-        raise UpstreamBroken("The model server's stream has a part that is no chunk of a chat completion.")
-    return body
+def _error(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The error object of a rejection: OpenAI's, or the same members without their wrapping, or FastAPI's `detail`."""
+    error = body.get("error")
+    if isinstance(error, dict):
+        return error
+    if body.get("object") == "error" or isinstance(body.get("message"), str):
+        return {name: value for name, value in body.items() if name != "object"}
+    said = error if isinstance(error, str) else body.get("detail")
+    return {"message": said} if isinstance(said, str) else None
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -206,33 +209,3 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise UpstreamBroken("The model server's reply is no JSON object.")
     return body
-
-
-def _well_formed(body: Mapping[str, Any], part: str) -> bool:
-    """Whether what is checked before release has the types that it must have; `part` is `message` or `delta`.
-
-    What is not looked at may be anything.
-    """
-    choices = body.get("choices")
-    if not isinstance(body.get("usage"), (dict, NoneType)) or not isinstance(choices, (list, NoneType)):
-        return False
-    return all(_is_choice(choice, part) for choice in choices or [])
-
-
-def _is_choice(choice: object, part: str) -> bool:
-    if not isinstance(choice, dict) or not isinstance(choice.get("index", 0), int):
-        return False
-    said = choice.get(part)
-    if said is None:
-        return part == "delta"
-    if not isinstance(said, dict) or not isinstance(said.get("content"), (str, list, NoneType)):
-        return False
-    calls = said.get("tool_calls")
-    if not isinstance(calls, (list, NoneType)) or not isinstance(said.get("function_call"), (dict, NoneType)):
-        return False
-    return all(
-        isinstance(call, dict)
-        and isinstance(call.get("function"), (dict, NoneType))
-        and isinstance(call.get("custom"), (dict, NoneType))
-        for call in calls or []
-    )

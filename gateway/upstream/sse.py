@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable
+from typing import NamedTuple
 
 from gateway.errors import UpstreamBroken
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-async def events(pieces: AsyncIterable[bytes], most_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The `data` of each event; comments, other fields and events without data are skipped.
+class Event(NamedTuple):
+    """One event; `name` is None where it has none."""
+
+    data: bytes
+    name: bytes | None = None
+
+
+async def events(pieces: AsyncIterable[bytes], most_bytes: int) -> AsyncGenerator[Event, None]:
+    """The data of each event, and its name; comments, other fields and events without data are skipped.
 
     Lines end in LF, CRLF or CR. The last event need not be closed by an empty line.
     Raises `UpstreamBroken` when one event, or one line, is longer than `most_bytes`.
     """
     data: list[bytes] = []
+    named: bytes | None = None
     size = 0
     async for line in _lines(pieces, most_bytes):
         if not line:
             if any(data):
-                yield b"\n".join(data)
-            data, size = [], 0
+                yield Event(b"\n".join(data), named)
+            data, named, size = [], None, 0
             continue
         name, _, value = line.partition(b":")
+        if name == b"event":
+            named = value.removeprefix(b" ")
         if name == b"data":
             data.append(value.removeprefix(b" "))
             size += len(value) + 1
             if size > most_bytes:
                 raise UpstreamBroken("An event of the model server's stream is too long.")
     if any(data):
-        yield b"\n".join(data)
+        yield Event(b"\n".join(data), named)
 
 
 async def _lines(pieces: AsyncIterable[bytes], most_bytes: int) -> AsyncGenerator[bytes, None]:

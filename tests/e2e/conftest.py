@@ -30,6 +30,7 @@ class Served:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HHH_")}
+        clean |= {"HHH_AUDIT__URL": f"sqlite+aiosqlite:///{folder}/audit.db", "HHH_PROBES__EVERY_SECONDS": "0"}
         began = time.monotonic()
         with self.log.open("w") as log:
             command = [HHH, "serve", "--port", str(self.port)]

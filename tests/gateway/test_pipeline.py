@@ -12,7 +12,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from gateway.chat import Chat, Chunk, Completion
+from gateway.call import Call, Chunk, Completion
 from gateway.errors import RailFailed, UpstreamTimeout
 from gateway.pipeline import Pipeline
 from gateway.record.metrics import Metrics
@@ -25,18 +25,18 @@ class Model:
     """An upstream that keeps what it was asked."""
 
     def __init__(self, reply: dict[str, Any] | None = None, error: Exception | None = None) -> None:
-        self.asked: list[Chat] = []
+        self.asked: list[Call] = []
         self.closed = 0
         self._reply = reply or completion()
         self._error = error
 
-    async def complete(self, chat: Chat) -> Completion:
+    async def complete(self, chat: Call) -> Completion:
         self.asked.append(chat)
         if self._error:
             raise self._error
         return Completion(self._reply)
 
-    async def stream(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, chat: Call) -> AsyncGenerator[Chunk, None]:
         self.asked.append(chat)
         try:
             for chunk in chunks(*spoken("One. ", "Two. ")):
@@ -51,11 +51,11 @@ def pipeline(model: Model, fast: FakeLane | None = None, **rules: Any) -> Pipeli
     return Pipeline(guard(fast, **rules), model)  # type: ignore[arg-type]
 
 
-def answer(path: Pipeline, request: Chat, **options: Any) -> Completion:
+def answer(path: Pipeline, request: Call, **options: Any) -> Completion:
     return asyncio.run(path.answer(request, options.get("seen") or observation()))
 
 
-def stream(path: Pipeline, request: Chat, **options: Any) -> list[Chunk]:
+def stream(path: Pipeline, request: Call, **options: Any) -> list[Chunk]:
     async def run() -> list[Chunk]:
         return [chunk async for chunk in path.stream(request, options.get("seen") or observation())]
 
@@ -86,7 +86,7 @@ def test_rewrites_and_guidance_reach_the_model() -> None:
     model = Model()
     rules = {"guidance": {"regulated_advice": "Be general."}}
     answer(pipeline(model, FakeLane(masked=("secret",)), **rules), chat("MARK-ADVICE secret"))
-    assert [message["content"] for message in model.asked[0].messages] == ["Be general.", "MARK-ADVICE ***"]
+    assert [message["content"] for message in model.asked[0].body["messages"]] == ["Be general.", "MARK-ADVICE ***"]
     assert model.asked[0].route == "advise"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import QUIET, ROOT
 from tests.fakes import Recorder, eventually, spoken
 from tests.gateway.http.conftest import HELLO
 
@@ -57,7 +57,7 @@ class Served:
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", LAUNCH, json.dumps({"port": self.port, **settings})],
+                [sys.executable, "-c", LAUNCH, json.dumps({"port": self.port, **QUIET, **settings})],
                 cwd=ROOT,
                 env=environment(),
                 stderr=log,

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 from classifiers.message import Classifier
-from gateway.chat import Chat, Chunk, dump
+from gateway.call import Call, Chunk, dump
+from gateway.forms.chat import CHAT
 from gateway.guard.checks import Checks
 from gateway.guard.judge import Judge
 from gateway.guard.lane import Check, Direction, RailError
@@ -33,6 +34,7 @@ class FakeLane:
     masked: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     colang: bool = False
+    reach: int = 0
     words: str | None = None
     checked: list[tuple[Direction, str]] = field(default_factory=list)
     contexts: list[Mapping[str, object]] = field(default_factory=list)
@@ -88,11 +90,11 @@ def observation(metrics: Metrics | None = None) -> Observation:
     return Observation(metrics or Metrics(), "chat_completions", "test", "sha256:0", "req_1")
 
 
-def chat(*messages: Mapping[str, Any] | str, **fields: Any) -> Chat:
+def chat(*messages: Mapping[str, Any] | str, **fields: Any) -> Call:
     """A request; a string is a user's turn."""
     turns = [{"role": "user", "content": turn} if isinstance(turn, str) else dict(turn) for turn in messages]
     body = {"model": "m", "messages": turns or [{"role": "user", "content": "Hello"}], **fields}
-    return Chat(body, dump(body), "req_1")
+    return Call(CHAT, body, dump(body), "req_1")
 
 
 def chunks(*bodies: Mapping[str, Any]) -> list[Chunk]:
@@ -105,7 +107,7 @@ async def source(sent: Iterable[Chunk]) -> AsyncIterator[Chunk]:
 
 
 async def released(
-    guard: Guard, sent: Iterable[Chunk], request: Chat | None = None, plan: Plan | None = None, **options: Any
+    guard: Guard, sent: Iterable[Chunk], request: Call | None = None, plan: Plan | None = None, **options: Any
 ) -> list[Chunk]:
     """What a client gets of a stream."""
     seen = options.get("seen") or observation()

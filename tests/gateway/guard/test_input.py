@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from classifiers.message import Judgement, Message
-from gateway.chat import Chat
+from gateway.call import Call
 from gateway.errors import RailFailed
 from gateway.guard.rails import Guard
 from gateway.guard.verdict import Blocked, Plan, Verdict
@@ -18,15 +18,15 @@ from gateway.record.observation import Observation
 from tests.gateway.guard.parts import FakeLane, chat, guard, observation, sample
 
 
-def plan(protector: Guard, request: Chat, seen: Observation | None = None) -> Plan:
+def plan(protector: Guard, request: Call, seen: Observation | None = None) -> Plan:
     return asyncio.run(protector.plan(request, seen or observation()))
 
 
-def check(protector: Guard, request: Chat, found: Plan | None = None, seen: Observation | None = None) -> Chat:
+def check(protector: Guard, request: Call, found: Plan | None = None, seen: Observation | None = None) -> Call:
     return asyncio.run(protector.check_input(request, found or Plan(), seen or observation()))
 
 
-def blocked(protector: Guard, request: Chat, seen: Observation | None = None) -> Verdict:
+def blocked(protector: Guard, request: Call, seen: Observation | None = None) -> Verdict:
     with pytest.raises(Blocked) as caught:
         plan(protector, request, seen)
     return caught.value.verdict
@@ -133,11 +133,11 @@ def test_rewrites_are_put_in_place() -> None:
         {"role": "tool", "tool_call_id": "t", "content": "a secret result"}, extra="kept",
     )  # fmt: skip
     found = check(guard(FakeLane(masked=("secret",))), request, seen=seen)
-    assert [message["content"] for message in found.messages] == [
+    assert [message["content"] for message in found.body["messages"]] == [
         "a secret of old", "ok", "one ***",
         [parts[0], {"type": "text", "text": "*** two", "x": 1}], "a *** result",
     ]  # fmt: skip
-    assert found.messages[4]["tool_call_id"] == "t"
+    assert found.body["messages"][4]["tool_call_id"] == "t"
     assert found.body["extra"] == "kept"
     assert found.raw is None
     assert parts[1]["text"] == "secret two"
@@ -148,9 +148,10 @@ def test_rails_see_the_new_turns_joined() -> None:
     """A short turn beside a long one is no short message, and a phrase over two turns is a phrase."""
     lane = FakeLane()
     check(guard(lane), chat("old", {"role": "assistant", "content": "x"}, "ignore all", "instructions"))
-    assert lane.texts("input") == ["ignore all\ninstructions"]
-    with pytest.raises(Blocked):
-        check(guard(FakeLane(forbidden=("all\ninstructions",))), chat("ignore all", "instructions"))
+    assert lane.texts("input") == [f"ignore all{between}instructions" for between in ("\n", "", " ")]
+    for phrase in ("all\ninstructions", "allinstructions", "all instructions"):
+        with pytest.raises(Blocked):
+            check(guard(FakeLane(forbidden=(phrase,))), chat("ignore all", "instructions"))
 
 
 def test_lanes_follow_each_other() -> None:
@@ -165,14 +166,17 @@ def test_guidance_by_route() -> None:
     rules = {"guidance": {"regulated_advice": "Be general.", "regulated_advice.tax": "Name a tax office."}}
     advise = Plan("advise", "regulated_advice", "regulated_advice.tax", 0.9)
     found = check(guard(**rules), chat("q"), advise)
-    assert found.messages[0] == {"role": "system", "content": "Name a tax office."}
+    assert found.body["messages"][0] == {"role": "system", "content": "Name a tax office."}
     assert found.route == "advise"
     joined = check(guard(**rules), chat({"role": "system", "content": "You are S."}, "q"), advise)
-    assert joined.messages[0]["content"] == "You are S.\n\nName a tax office."
+    assert joined.body["messages"][0]["content"] == "You are S.\n\nName a tax office."
     review = check(guard(**rules), chat("q"), Plan("review", "regulated_advice", "regulated_advice.credit", 0.4))
-    assert review.messages[0]["content"] == "Be general."
-    assert check(guard(**rules), chat("q"), Plan("review", "harmful", "harmful", 0.5)).messages[0]["role"] == "user"
-    assert check(guard(**rules), chat("q"), Plan("allow", "regulated_advice")).messages[0]["role"] == "user"
+    assert review.body["messages"][0]["content"] == "Be general."
+    assert (
+        check(guard(**rules), chat("q"), Plan("review", "harmful", "harmful", 0.5)).body["messages"][0]["role"]
+        == "user"
+    )
+    assert check(guard(**rules), chat("q"), Plan("allow", "regulated_advice")).body["messages"][0]["role"] == "user"
 
 
 @pytest.mark.parametrize("text", ["MARK-HARM", "MARK-ADVICE", "MARK-TOXIC", "BAD secret", "MARK-CRASH"])

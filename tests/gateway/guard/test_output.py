@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.chat import Completion, dump
+from gateway.call import Completion, dump
 from gateway.errors import RailFailed
 from gateway.guard.verdict import Plan
 from gateway.record.metrics import Metrics

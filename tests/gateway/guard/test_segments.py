@@ -12,16 +12,12 @@ from hypothesis import strategies as st
 
 from classifiers.labels import LABELS
 from classifiers.message import Judgement, Message
+from gateway.call import Segment
+from gateway.forms.chat import CHAT, new_segments
+from gateway.forms.places import put
+from gateway.forms.responses import RESPONSES
+from gateway.forms.texts import reply_texts, tool_arguments, tool_pieces
 from gateway.guard.plan import merge, units
-from gateway.guard.segments import (
-    Segment,
-    new_segments,
-    reply_texts,
-    rewritten,
-    tool_arguments,
-    tool_pieces,
-    turns_before,
-)
 from gateway.guard.verdict import Plan
 from tests.gateway.guard.parts import CALM, policy
 
@@ -63,15 +59,18 @@ def test_new_segments(messages: list[dict[str, Any]], texts: list[str]) -> None:
 
 def test_kinds_and_places() -> None:
     messages = turns((MODEL, None), (TOOL, "r"), (USER, [{"type": "image"}, {"type": "text", "text": "a"}]))
-    assert new_segments(messages) == [Segment("tool", 1, None, "r"), Segment("user", 2, 1, "a")]
+    assert new_segments(messages) == [
+        Segment("tool", ("messages", 1, "content"), "r"),
+        Segment("user", ("messages", 2, "content", 1, "text"), "a"),
+    ]
 
 
 def test_rewritten_touches_nothing_else() -> None:
     messages = turns((USER, [{"type": "image", "n": 1}, {"type": "text", "text": "a", "cache": True}]), (USER, "b"))
     before = copy.deepcopy(messages)
-    found = rewritten(messages, Segment("user", 0, 1, "a"), "A")
-    assert found[0]["content"] == [{"type": "image", "n": 1}, {"type": "text", "text": "A", "cache": True}]
-    assert rewritten(found, Segment("user", 1, None, "b"), "B")[1] == {"role": "user", "content": "B"}
+    found = put({"messages": messages}, ("messages", 0, "content", 1, "text"), "A")
+    assert found["messages"][0]["content"] == [{"type": "image", "n": 1}, {"type": "text", "text": "A", "cache": True}]
+    assert put(found, ("messages", 1, "content"), "B")["messages"][1] == {"role": "user", "content": "B"}
     assert messages == before
 
 
@@ -141,10 +140,13 @@ def test_another_language_makes_nothing_milder_and_means_nothing_in_a_tool_resul
 
 def test_turns_before_are_the_users_last_two() -> None:
     messages = turns((USER, "a"), (MODEL, "b"), (USER, "c" * 500), (MODEL, "d"), (USER, "e"), (MODEL, "f"), (USER, "g"))
-    assert turns_before(messages) == "c" * 240 + "\ne"
-    assert turns_before(messages[:1]) == ""
-    assert turns_before([]) == ""
-    assert units(new_segments(messages), turns_before(messages)) == [Message("g", "c" * 240 + "\ne")]
+    earlier = CHAT.earlier({"messages": messages})
+    assert earlier == "c" * 240 + "\ne"
+    assert CHAT.earlier({"messages": messages[:1]}) == ""
+    assert units(new_segments(messages), earlier) == [Message("g", "c" * 240 + "\ne")]
+    items = [{"role": one["role"], "content": [{"type": "input_text", "text": one["content"]}]} for one in messages]
+    assert RESPONSES.earlier({"input": items}) == earlier
+    assert RESPONSES.earlier({"input": "g"}) == ""
 
 
 def test_category_is_of_the_deciding_label() -> None:
@@ -196,4 +198,4 @@ def test_no_reply_is_too_odd(message: dict[str, Any]) -> None:
 def test_no_request_is_too_odd(messages: list[dict[str, Any]]) -> None:
     for segment in new_segments(messages):
         assert segment.text.strip()
-        assert rewritten(messages, segment, "new") != messages
+        assert put({"messages": messages}, segment.path, "new") != {"messages": messages}

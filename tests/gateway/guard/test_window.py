@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.chat import Chunk
+from gateway.call import Chunk
+from gateway.forms.chat import CHAT
 from gateway.guard.policy import Streaming
 from gateway.guard.window import Channel, Window
 from gateway.record.metrics import Metrics
 from tests.fakes import chunk
-from tests.gateway.guard.parts import CALM, FakeLane, chunks, guard, observation, released
+from tests.gateway.guard.parts import CALM, FakeLane, chat, chunks, guard, observation, released
 
 # `#` occurs in phrases only, so that a phrase is found where it was put.
 FILLER = st.text("ab .!\n", max_size=60)
@@ -60,6 +61,11 @@ def replies(draw: st.DrawFn, *texts: str) -> list[Chunk]:
     return chunks(*bodies)
 
 
+def push(window: Window, sent: Chunk | dict[str, Any]) -> list[Channel]:
+    one = sent if isinstance(sent, Chunk) else chunks(sent)[0]
+    return window.push(one, CHAT.tape(chat(stream=True)).read(one))
+
+
 def said(found: list[Chunk], index: int) -> str:
     deltas = [c["delta"] for one in found for c in one.body["choices"] if c["index"] == index]
     return "".join(delta[name] for delta in deltas for name in FIELDS if name in delta)
@@ -76,13 +82,20 @@ def test_no_character_of_a_blocked_phrase_is_released() -> None:
             before, after, other = data.draw(FILLER), data.draw(FILLER), data.draw(FILLER)
             sent = data.draw(replies(before + phrase + after, other))
             protector = guard(FakeLane(forbidden=(phrase,)), streaming=data.draw(streaming(len(phrase))))
-            got = runner.run(released(protector, sent, seen=observation(metrics)))
+            got = runner.run(released(protector, sent, chat(stream=True, n=2), seen=observation(metrics)))
             own = [one for one in got if one.raw is None]
-            through = got[: len(got) - len(own)]
-            assert all(one is two for one, two in zip(through, sent, strict=False))
+            through = [one for one in got if one.raw is not None]
+            # What passed is the model's chunks in their order, those of the blocked choice up to the block alone.
+            place = {id(one): number for number, one in enumerate(sent)}
+            order = [place[id(one)] for one in through]
+            assert order == sorted(order)
+            assert (before + phrase).startswith(said(through, 0))
             assert len(said(through, 0)) <= len(before)
             assert "#" not in "".join(said(through, 0))
-            assert own[-1].body["choices"][0]["finish_reason"] == "content_filter"
+            assert said(through, 1) == other
+            ends = [c["finish_reason"] for one in got for c in one.body["choices"] if c["index"] == 0]
+            assert [reason for reason in ends if reason] == ["content_filter"]
+            assert own[-1].body["guardrails"]["decision"] == "block"
 
         check()
 
@@ -122,7 +135,7 @@ def test_prefix_of_the_reply_at_every_moment() -> None:
             assert [id(one) for one in out] == [id(one) for one in sent[: len(out)]]
 
         for one in sent:
-            step(window.push(one))
+            step(push(window, one))
         step(window.end())
         assert len(out) == len(sent)
 
@@ -191,16 +204,16 @@ def test_what_was_checked_is_not_checked_again() -> None:
 @pytest.mark.parametrize("end", [".", "!", "?", "\n", ". ", ".\n\n", "\u3002", "\uff01", "\uff1f"])
 def test_check_is_due_at_the_end_of_a_sentence(end: str) -> None:
     window = Window(Streaming(window_tokens=1000, overlap_characters=4))
-    assert window.push(chunks(chunk({"content": "one two three"}))[0]) == []
-    (channel,) = window.push(chunks(chunk({"content": end}))[0])
+    assert push(window, chunk({"content": "one two three"})) == []
+    (channel,) = push(window, chunk({"content": end}))
     assert channel.text == f"one two three{end}"
 
 
 @pytest.mark.parametrize("text", [" ", "", "e.g", "1.5", "-"])
 def test_check_is_not_due_elsewhere(text: str) -> None:
     window = Window(Streaming(window_tokens=1000, overlap_characters=4))
-    assert window.push(chunks(chunk({"content": "one two three"}))[0]) == []
-    assert window.push(chunks(chunk({"content": text}))[0]) == []
+    assert push(window, chunk({"content": "one two three"})) == []
+    assert push(window, chunk({"content": text})) == []
 
 
 def test_a_text_that_has_ended_does_not_hold_up_the_next() -> None:
@@ -210,7 +223,7 @@ def test_a_text_that_has_ended_does_not_hold_up_the_next() -> None:
     thoughts = chunks(*(chunk({"reasoning_content": "thinking "}) for _ in range(10)))
     answer = chunks(*(chunk({"content": "answer "}) for _ in range(20)))
     for one in [*thoughts, *answer]:
-        for channel in window.push(one):
+        for channel in push(window, one):
             window.clear(channel)
         came += window.release()[0]
     assert set(map(id, thoughts)) <= set(map(id, came))

@@ -15,7 +15,7 @@ import yaml
 
 from gateway.app import create_app
 from gateway.config import load
-from tests.conftest import ROOT, Running
+from tests.conftest import QUIET, ROOT, Running
 from tests.fakes import Recorder, Wire, Words, samples
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "What is an index fund?"}]}
@@ -87,7 +87,7 @@ def rails(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def started(rails: Path, url: str, retries: int) -> Iterator[httpx.Client]:
     """A gateway with the finance policy in front of a model server that may fail as often as it likes."""
     upstream = {"base_url": url, "retries": retries, "breaker": {"failures": 1_000_000}}
-    config = load(None, rails_dir=rails, upstream=upstream, limits={"messages": 50, "characters": 20_000})
+    config = load(None, rails_dir=rails, upstream=upstream, limits={"messages": 50, "characters": 20_000}, **QUIET)
     running = Running(create_app(config, classifier=Words()))
     with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
         yield client

@@ -68,7 +68,13 @@ def test_status_of_a_rejection(upstream: int, ours: int) -> None:
     )
 
 
-@pytest.mark.parametrize("said", [None, {}, {"message": None}, {"message": 1, "type": [], "param": {}, "code": 400}])
+def test_rejection_keeps_what_else_the_upstream_said() -> None:
+    said = {"message": "said", "type": "t", "param": None, "code": 400, "innererror": {"code": "x"}}
+    assert reply(errors.UpstreamRejected(400, said, {}))[1]["error"] == said
+    assert reply(errors.UpstreamRejected(429, {**said, "code": None}, {}))[1]["error"] == {**said, "code": None}
+
+
+@pytest.mark.parametrize("said", [None, {}, {"message": None}, {"message": 1, "type": [], "param": {}}])
 def test_rejection_without_a_proper_error_object(said: dict[str, object] | None) -> None:
     _, body, _ = reply(errors.UpstreamRejected(400, said, {}))
     assert body["error"] == {
@@ -84,11 +90,10 @@ def test_rejection_without_a_proper_error_object(said: dict[str, object] | None)
     [
         ("GET", "/", 404, "unknown_url"),
         ("GET", "/v1", 404, "unknown_url"),
-        ("POST", "/v1/completions", 404, "unknown_url"),
-        ("POST", "/v1/embeddings", 404, "unknown_url"),
+        ("POST", "/v1/images/generations", 404, "unknown_url"),
+        ("GET", "/v1/responses/resp_1", 404, "unknown_url"),
         ("POST", "/v1/chat/completions/more", 404, "unknown_url"),
         ("GET", "/docs", 404, "unknown_url"),
-        ("GET", "/openapi.json", 404, "unknown_url"),
         ("GET", '/%22%3Cscript%3E"', 404, "unknown_url"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("PUT", "/v1/chat/completions", 405, "method_not_allowed"),

@@ -12,9 +12,9 @@ import httpx2 as httpx
 import pytest
 
 from gateway.app import create_app
-from gateway.chat import Chat, Chunk, Completion
+from gateway.call import Call, Chunk, Completion
 from gateway.config import load
-from tests.conftest import Running
+from tests.conftest import QUIET, Running
 from tests.fakes import Recorder, Wire, Words, chunk, completion, eventually, http, samples, spoken
 from tests.gateway.http.conftest import HELLO, Front, chat, check_error, check_private
 
@@ -319,10 +319,10 @@ class Faulty:
     async def models(self) -> list[Any]:
         raise KeyError("secret")
 
-    async def complete(self, chat: Chat) -> Completion:
+    async def complete(self, chat: Call) -> Completion:
         raise KeyError("secret")
 
-    async def stream(self, chat: Chat) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, chat: Call) -> AsyncGenerator[Chunk, None]:
         for _ in range(self.good):
             yield Chunk(chunk({"content": "An index fund follows an index. "}))
         raise KeyError("secret")
@@ -330,7 +330,7 @@ class Faulty:
 
 def test_fault_of_our_own_is_a_500_that_says_nothing(serve: Callable[[Any], Running], rails: Path) -> None:
     faulty = Faulty()
-    running = serve(create_app(load(rails_dir=rails), upstream=faulty, classifier=Words()))
+    running = serve(create_app(load(rails_dir=rails, **QUIET), upstream=faulty, classifier=Words()))
     with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
         for response in (ask(client), ask(client, stream=True), client.get("/v1/models"), client.get("/v1/models/m")):
             message = check_error(response, 500, "internal_error", None)
@@ -347,7 +347,7 @@ def test_fault_of_our_own_is_a_500_that_says_nothing(serve: Callable[[Any], Runn
 
 
 async def test_before_it_is_loaded(rails: Path) -> None:
-    app = create_app(load(rails_dir=rails), upstream=Faulty(), classifier=Words())
+    app = create_app(load(rails_dir=rails, **QUIET), upstream=Faulty(), classifier=Words())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         check_error(await client.post("/v1/chat/completions", json=HELLO), 503, "not_ready", None)
         check_error(await client.get("/v1/models"), 503, "not_ready", None)

@@ -13,7 +13,7 @@ import httpx2 as httpx
 import pytest
 from starlette.requests import ClientDisconnect
 
-from gateway.http.chat import attended
+from gateway.http.events import attended
 from tests.fakes import Recorder, chunk, eventually, samples, spoken
 from tests.gateway.http.conftest import HELLO, Front, chat
 

@@ -12,9 +12,15 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from gateway.call import UNCHECKED, Words
 from gateway.config import Limits
 from gateway.errors import BadRequest, TooLarge
-from gateway.http.requests import parse_chat
+from gateway.forms.chat import CHAT
+from gateway.forms.completions import COMPLETIONS
+from gateway.forms.embeddings import EMBEDDINGS
+from gateway.forms.places import at
+from gateway.forms.responses import RESPONSES
+from gateway.http.requests import parse
 from tests.fakes import completion
 from tests.gateway.http.conftest import HELLO, Front, chat, check_error
 
@@ -102,8 +108,12 @@ INVALID: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"model": "m", "messages": [{"role": "user"}]}, "messages[0].content", "invalid_type"),
     ({"model": "m", "messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_type"),
     ({"model": "m", "messages": [{"role": "tool", "content": None}]}, "messages[0].content", "invalid_type"),
-    ({"model": "m", "messages": [{"role": "user", "content": 1}]}, "messages[0].content", None),
-    ({"model": "m", "messages": [{"role": "user", "content": {"text": "Hello"}}]}, "messages[0].content", None),
+    ({"model": "m", "messages": [{"role": "user", "content": 1}]}, "messages[0].content", "invalid_type"),
+    (
+        {"model": "m", "messages": [{"role": "user", "content": {"text": "Hello"}}]},
+        "messages[0].content",
+        "invalid_type",
+    ),
     ({"model": "m", "messages": [{"role": "user", "content": ["Hello"]}]}, "messages[0].content[0]", "invalid_type"),
     ({"model": "m", "messages": [{"role": "user", "content": [{}]}]}, "messages[0].content[0]", "invalid_type"),
     (
@@ -296,12 +306,20 @@ def test_parsing_raises_nothing_else(body: Any, inner: Any) -> None:
         body,
         {"model": "m", "messages": body},
         {"model": "m", "messages": [{"role": "user", "content": inner}]},
+        {"model": "m", "input": body, "prompt": inner},
+        {"model": "m", "input": [{"role": "user", "content": inner}], "prompt": body},
+        {"model": "m", "input": [{"type": inner, "output": body}, body], "prompt": [inner], "suffix": body},
+        {"model": "m", "input": [inner, inner], "prompt": {"variables": body}, "instructions": inner},
     ):
-        try:
-            parsed = parse_chat(json.dumps(candidate).encode(), Limits(), "r", None)
-        except (BadRequest, TooLarge):
-            continue
-        assert parsed.with_messages(parsed.messages).payload()
+        for form in (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS):
+            try:
+                call = parse(form, json.dumps(candidate).encode(), Limits(), "r", None)
+            except (BadRequest, TooLarge):
+                continue
+            assert call.with_body(form.guided(dict(call.body), "Guidance.")).payload()
+            assert all(segment.text == at(call.body, segment.path) for segment in form.segments(call.body))
+            assert set(form.unchecked(call.body)) <= set(UNCHECKED)
+            assert form.refusal(call, Words("No.", None), {})
 
 
 def test_reply_is_untouched_by_a_refused_request_before_it(front: Front) -> None:

@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.chat import Chat
-from gateway.errors import BadRequest, ModelNotFound, UpstreamBroken
+from gateway.call import Call
+from gateway.errors import BadRequest, ModelNotFound, NotServed, UpstreamBroken
+from gateway.forms.chat import CHAT
+from gateway.forms.completions import COMPLETIONS
+from gateway.forms.embeddings import EMBEDDINGS
+from gateway.forms.responses import RESPONSES
 from gateway.upstream.embedded import EmbeddedEngine
 from gateway.upstream.engine import Job, Piece, Sampler, Sampling
 from gateway.upstream.generation import Text
@@ -47,12 +51,12 @@ class Scripted:
             self.open -= 1
 
 
-def chat(route: str = "allow", model: str = "scripted", **body: Any) -> Chat:
+def chat(route: str = "allow", model: str = "scripted", **body: Any) -> Call:
     messages = body.pop("messages", [{"role": "user", "content": "Hi"}])
-    return Chat({"model": model, "messages": messages, **body}, None, "r", route)
+    return Call(CHAT, {"model": model, "messages": messages, **body}, None, "r", route)
 
 
-async def chunks(upstream: InProcess, chat: Chat) -> list[dict[str, Any]]:
+async def chunks(upstream: InProcess, chat: Call) -> list[dict[str, Any]]:
     return [dict(chunk.body) async for chunk in upstream.stream(chat)]
 
 
@@ -182,8 +186,15 @@ async def test_what_cannot_be_served_is_said(body: dict[str, Any], param: str):
 async def test_an_unknown_model():
     with pytest.raises(ModelNotFound):
         await InProcess(Scripted()).complete(chat(model="gpt-4o"))
-    (model,) = await InProcess(Scripted()).models()
-    assert model["id"] == "scripted"
+    listed = await InProcess(Scripted()).models()
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == ["scripted"]
+
+
+@pytest.mark.parametrize("form", [RESPONSES, COMPLETIONS, EMBEDDINGS])
+async def test_other_endpoints_are_not_served(form):
+    with pytest.raises(NotServed):
+        await InProcess(Scripted()).complete(Call(form, {"model": "scripted"}, None, "r"))
 
 
 def spell(text: str, stop: tuple[str, ...] = ()) -> tuple[list[str], Text]:

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from gateway import config
-from gateway.chat import Chat
+from gateway.call import Call
 from gateway.errors import (
     ConfigError,
     UpstreamBroken,
@@ -23,15 +23,16 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from gateway.forms.chat import CHAT
 from gateway.upstream.remote import Remote
 from tests.fakes import Recorder, chunk, completion, spoken
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 
 
-def asked(**fields: Any) -> Chat:
+def asked(**fields: Any) -> Call:
     body = {**BODY, **fields}
-    return Chat(body, json.dumps(body).encode(), "r")
+    return Call(CHAT, body, json.dumps(body).encode(), "r")
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamBroken
-from gateway.upstream.sse import events
+from gateway.upstream.sse import Event, events
 
 MOST = 10_000
 
@@ -24,7 +24,7 @@ async def pieces_of(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 def read(*pieces: bytes, most: int = MOST) -> list[bytes]:
     async def run() -> list[bytes]:
-        return [data async for data in events(pieces_of(pieces), most)]
+        return [event.data async for event in events(pieces_of(pieces), most)]
 
     return asyncio.run(run())
 
@@ -104,8 +104,8 @@ def test_an_event_is_read_as_soon_as_it_is_whole() -> None:
             yield b"data: 2" + end + end
 
         async def run() -> None:
-            async for data in events(pieces(), MOST):
-                given_out.append(data)  # noqa: B023
+            async for event in events(pieces(), MOST):
+                given_out.append(event.data)  # noqa: B023
 
         asyncio.run(run())
         assert given_out == [b"1", b"2"]
@@ -133,9 +133,17 @@ def test_what_came_before_a_line_that_is_too_long_is_still_read() -> None:
     found: list[bytes] = []
 
     async def run() -> None:
-        async for data in events(pieces_of([b"data: 1\n\n", b"x" * 101]), 100):
-            found.append(data)
+        async for event in events(pieces_of([b"data: 1\n\n", b"x" * 101]), 100):
+            found.append(event.data)
 
     with pytest.raises(UpstreamBroken):
         asyncio.run(run())
     assert found == [b"1"]
+
+
+def test_names_of_events_are_kept() -> None:
+    async def run() -> list[Event]:
+        sent = [b"event: response.created\ndata: {}\n\ndata: 1\n\nev", b"ent:error\ndata: 2\n"]
+        return [event async for event in events(pieces_of(sent), MOST)]
+
+    assert asyncio.run(run()) == [Event(b"{}", b"response.created"), Event(b"1", None), Event(b"2", b"error")]
