@@ -81,7 +81,7 @@ def start(upstream: str | None, rails: str = "") -> tuple[Any, str]:
         port = found.getsockname()[1]
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(upstream, rails, port), daemon=True)
     process.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
