@@ -104,6 +104,7 @@ class Recorder:
     die_after: int | None = None
     delay_seconds: float = 0.0
     chunk_seconds: float = 0.0
+    by_path: dict[str, tuple[Any, list[dict[str, Any]]]] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
@@ -130,6 +131,8 @@ class Recorder:
         if scope["path"] == "/v1/models":
             await self._send_json(send, 200, {"object": "list", "data": [{"id": "up-model", "object": "model"}]})
             return
+        if scope["path"] in self.by_path:
+            self.reply, self.chunks = self.by_path[scope["path"]]
         self.bodies.append(body)
         self.requests.append({name.decode(): value.decode() for name, value in scope["headers"]})
         self.ports.append(scope["client"][1])

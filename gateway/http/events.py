@@ -43,13 +43,14 @@ class Events(StreamingResponse):
         self._chunks = chunks
         self._seen = seen
         self._keepalive_seconds = keepalive_seconds
-        self._sending = False
+        self._sending = True  # until the status is out
         self._sent = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             with self._busy():
                 await send(message)
+            self._sending = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         comments = asyncio.ensure_future(self._comment(send))
         try:

@@ -284,8 +284,7 @@ def test_phrase_longer_than_the_overlap(gateway: Callable[..., httpx.Client], up
 def test_half_a_word_is_no_word(gateway: Callable[..., httpx.Client], upstream: Recorder, policy: Any) -> None:
     """A stream is blocked where the whole reply would be, and nowhere else, wherever a window ends."""
     rails = policy(streaming={"window_tokens": 1, "overlap_characters": 4})
-    config = {"regex_detection": {"output": {"patterns": ["\\\\bclass\\\\b".replace("\\\\\\\\", "\\\\")]}}}
-    config["regex_detection"]["output"]["patterns"] = [r"\bclass\b"]
+    config = {"regex_detection": {"output": {"patterns": [r"\bclass\b"]}}}
     (rails / "house" / "config.yml").write_text(
         json.dumps({"models": [], "rails": {"config": config, "output": {"flows": ["regex check output"]}}})
     )
