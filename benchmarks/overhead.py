@@ -119,14 +119,6 @@ def guarded(upstream: str) -> Any:
     logs.configure("info")
     quiet = {"audit": {"url": None}, "probes": {"every_seconds": 0}}
     return create_app(load(None, upstream={"base_url": upstream}, triage={"memory": 0}, **quiet))
-        load(
-            None,
-            upstream={"base_url": upstream},
-            triage={"memory": 0},
-            audit={"url": None},
-            probes={"every_seconds": 0},
-        )
-    )
 
 
 def unguarded(upstream: str) -> Any:
