@@ -4,9 +4,9 @@ The over-refusal loop, played through with real servers: wrong refusals are seen
 trained on, checked with the probes, swapped in, and the rate is measured again on messages that nobody reported.
 
 Traffic is the dev file that no recipe trains on, in two halves that have nothing in common. Every error in the first
-half is reported, which is more than users would do. The same recipe trains both classifiers; the second one also gets
-the exported rows, three times each. The model behind the gateway is a stand-in that says one sentence. Trained weights
-that lie in the folder already are used again.
+half is reported, which is more than users would do. The same recipe trains both classifiers, small ones; the second
+one also gets the exported rows, three times each. The model behind the gateway is a stand-in that says one sentence.
+Trained weights that lie in the folder already are used again.
 """
 
 from __future__ import annotations
@@ -46,10 +46,26 @@ def halves() -> tuple[list[Row], list[Row]]:
     return first, [row for row in rows if row not in first]
 
 
-def train(recipe: Path, folder: Path, exported: Path | None) -> Path:
+def cut(folder: Path, layers: int) -> Path:
+    """The base encoder with its first layers only, which trains as much faster."""
+    from transformers import AutoTokenizer, BertModel
+
+    from finetune.triage.model import base_folder
+
+    if not (folder / "config.json").exists():
+        model = BertModel.from_pretrained(base_folder(None))
+        model.encoder.layer = model.encoder.layer[:layers]
+        model.config.num_hidden_layers = layers
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(base_folder(None)).save_pretrained(folder)
+    return folder
+
+
+def train(recipe: Path, folder: Path, exported: Path | None, layers: int) -> Path:
     """Train into the folder; the weights."""
     plan = yaml.safe_load(recipe.read_text())
     plan |= {"run_dir": str(folder), "weights_dir": str(folder / "weights")}
+    plan["model"]["base"] = str(cut(folder.parent / "base", layers))
     if exported is not None:
         plan["data"]["authored"] += [str(exported)] * COPIES
         plan["data"]["train_only"] = [*plan["data"].get("train_only", []), str(exported)]
@@ -169,10 +185,10 @@ def hhh(folder: Path, weights: Path, *arguments: str) -> str:
     return done.stdout
 
 
-async def play(recipe: Path, folder: Path) -> dict[str, Any]:
+async def play(recipe: Path, folder: Path, layers: int) -> dict[str, Any]:
     first, second = halves()
     (folder / "audit.db").unlink(missing_ok=True)
-    before = train(recipe, folder / "before", None)
+    before = train(recipe, folder / "before", None, layers)
     figures: dict[str, Any] = {}
     async with served(folder, before) as client:
         figures["probes before"] = await probed(client)
@@ -183,7 +199,7 @@ async def play(recipe: Path, folder: Path) -> dict[str, Any]:
     hhh(folder, before, "audit", "export", "--output", str(exported))
     figures["exported rows"] = len(exported.read_text(encoding="utf-8").splitlines())
     began = time.monotonic()
-    after = train(recipe, folder / "after", exported)
+    after = train(recipe, folder / "after", exported, layers)
     figures["training minutes"] = round((time.monotonic() - began) / 60, 1)
     hhh(folder, after, "probes", "run")
     async with served(folder, after) as client:
@@ -197,9 +213,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=ROOT / "finetune" / "recipes" / "small.yaml")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "story")
+    parser.add_argument("--layers", type=int, default=2, help="of the encoder; 6 are all")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
-    figures = asyncio.run(play(chosen.recipe, chosen.folder))
+    figures = asyncio.run(play(chosen.recipe, chosen.folder, chosen.layers))
     (chosen.folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 
