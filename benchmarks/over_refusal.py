@@ -1,12 +1,15 @@
-"""python benchmarks/over_refusal.py [--recipe finetune/recipes/small.yaml] [--folder runs/story]
+"""python benchmarks/over_refusal.py [--remedy policy|retrain] [--folder runs/story]
 
-The over-refusal loop, played through with real servers: wrong refusals are seen in traffic, reported, exported,
-trained on, checked with the probes, swapped in, and the rate is measured again on messages that nobody reported.
+The over-refusal loop, played through with real servers: wrong refusals are seen in traffic, reported and exported,
+something is done about them, the probes check it, it is swapped in, and the rate is measured again on messages that
+nobody reported.
 
 Traffic is the dev file that no recipe trains on, in two halves that have nothing in common. Every error in the first
-half is reported, which is more than users would do. The same recipe trains both classifiers; the second one also gets
-the exported rows, three times each. The model behind the gateway is a stand-in that says one sentence. Trained weights
-that lie in the folder already are used again.
+half is reported, which is more than users would do. The model behind the gateway is a stand-in that says one sentence.
+
+policy   the shipped classifier; the policy goes from operating point `balanced` to `permissive`. A minute.
+retrain  a small classifier, and the same recipe with the exported rows, three times each. Its encoder has two layers
+         (`--layers 6`: all). Minutes on two cores; trained weights that lie in the folder already are used again.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +44,14 @@ COPIES = 3
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to serve: a folder of policies, and triage's weights (None: the shipped ones)."""
+
+    rails: Path
+    weights: Path | None = None
+
+
 def halves() -> tuple[list[Row], list[Row]]:
     """The messages of the dev file, by a hash of their text."""
     rows = [row for row in map(json.loads, TRAFFIC.read_text(encoding="utf-8").splitlines()) if "text" in row]
@@ -46,10 +59,26 @@ def halves() -> tuple[list[Row], list[Row]]:
     return first, [row for row in rows if row not in first]
 
 
-def train(recipe: Path, folder: Path, exported: Path | None) -> Path:
+def cut(folder: Path, layers: int) -> Path:
+    """The base encoder with its first layers only, which trains as much faster."""
+    from transformers import AutoTokenizer, BertModel
+
+    from finetune.triage.model import base_folder
+
+    if not (folder / "config.json").exists():
+        model = BertModel.from_pretrained(base_folder(None))
+        model.encoder.layer = model.encoder.layer[:layers]
+        model.config.num_hidden_layers = layers
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(base_folder(None)).save_pretrained(folder)
+    return folder
+
+
+def train(recipe: Path, folder: Path, exported: Path | None, layers: int) -> Path:
     """Train into the folder; the weights."""
     plan = yaml.safe_load(recipe.read_text())
     plan |= {"run_dir": str(folder), "weights_dir": str(folder / "weights")}
+    plan["model"]["base"] = str(cut(folder.parent / "base", layers))
     if exported is not None:
         plan["data"]["authored"] += [str(exported)] * COPIES
         plan["data"]["train_only"] = [*plan["data"].get("train_only", []), str(exported)]
@@ -89,19 +118,21 @@ async def model() -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-def settings(folder: Path, weights: Path) -> dict[str, str]:
+def settings(folder: Path, way: Way) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HHH_")}
     database = f"sqlite+aiosqlite:///{(folder / 'audit.db').resolve()}"
-    clean |= {"HHH_TRIAGE__WEIGHTS": str(weights.resolve()), "HHH_AUDIT__URL": database, "HHH_AUDIT__TEXT": "full"}
+    clean |= {"HHH_AUDIT__URL": database, "HHH_AUDIT__TEXT": "full", "HHH_RAILS_DIR": str(way.rails.resolve())}
+    if way.weights is not None:
+        clean["HHH_TRIAGE__WEIGHTS"] = str(way.weights.resolve())
     return clean | {"HHH_PROBES__EVERY_SECONDS": "0", "HHH_LOG_LEVEL": "warning"}
 
 
 @contextlib.asynccontextmanager
-async def served(folder: Path, weights: Path) -> AsyncIterator[aiohttp.ClientSession]:
-    """`hhh serve` with these weights; a client of it."""
+async def served(folder: Path, way: Way) -> AsyncIterator[aiohttp.ClientSession]:
+    """`hhh serve` in this way; a client of it."""
     port = free_port()
     async with model() as behind:
-        environment = {**settings(folder, weights), "HHH_UPSTREAM__BASE_URL": behind}
+        environment = {**settings(folder, way), "HHH_UPSTREAM__BASE_URL": behind}
         process = await asyncio.create_subprocess_exec(HHH, "serve", "--port", str(port), cwd=ROOT, env=environment)
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}/") as client:
             while True:
@@ -160,19 +191,27 @@ async def probed(client: aiohttp.ClientSession) -> dict[str, Any]:
     return {"wrong_refusal_share": run["wrong_refusal_share"], "matrix": run["matrix"]}
 
 
-def hhh(folder: Path, weights: Path, *arguments: str) -> str:
+def hhh(folder: Path, way: Way, *arguments: str) -> str:
     done = subprocess.run(
-        [HHH, *arguments], cwd=ROOT, env=settings(folder, weights), capture_output=True, text=True, check=False
+        [HHH, *arguments], cwd=ROOT, env=settings(folder, way), capture_output=True, text=True, check=False
     )
     print(done.stdout + done.stderr)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-async def play(recipe: Path, folder: Path) -> dict[str, Any]:
+def permissive(folder: Path) -> Path:
+    """The finance policy with the one line changed."""
+    rails = folder / "rails"
+    shutil.copytree(ROOT / "rails" / "finance", rails / "finance", dirs_exist_ok=True)
+    path = rails / "finance" / "policy.yml"
+    path.write_text(path.read_text().replace("operating_point: balanced", "operating_point: permissive"))
+    return rails
+
+
+async def play(folder: Path, before: Way, remedy: Callable[[Path], Way]) -> dict[str, Any]:
     first, second = halves()
     (folder / "audit.db").unlink(missing_ok=True)
-    before = train(recipe, folder / "before", None)
     figures: dict[str, Any] = {}
     async with served(folder, before) as client:
         figures["probes before"] = await probed(client)
@@ -183,8 +222,8 @@ async def play(recipe: Path, folder: Path) -> dict[str, Any]:
     hhh(folder, before, "audit", "export", "--output", str(exported))
     figures["exported rows"] = len(exported.read_text(encoding="utf-8").splitlines())
     began = time.monotonic()
-    after = train(recipe, folder / "after", exported)
-    figures["training minutes"] = round((time.monotonic() - began) / 60, 1)
+    after = remedy(exported)
+    figures["remedy minutes"] = round((time.monotonic() - began) / 60, 1)
     hhh(folder, after, "probes", "run")
     async with served(folder, after) as client:
         figures["probes after"] = await probed(client)
@@ -195,12 +234,24 @@ async def play(recipe: Path, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--remedy", choices=["policy", "retrain"], default="policy")
     parser.add_argument("--recipe", type=Path, default=ROOT / "finetune" / "recipes" / "small.yaml")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "story")
+    parser.add_argument("--layers", type=int, default=2, help="of the encoder that is retrained; 6 are all")
     chosen = parser.parse_args()
-    chosen.folder.mkdir(parents=True, exist_ok=True)
-    figures = asyncio.run(play(chosen.recipe, chosen.folder))
-    (chosen.folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    folder, rails = chosen.folder, ROOT / "rails"
+    folder.mkdir(parents=True, exist_ok=True)
+    before = Way(rails)
+
+    def remedy(exported: Path) -> Way:
+        if chosen.remedy == "policy":
+            return Way(permissive(folder))
+        return Way(rails, train(chosen.recipe, folder / "after", exported, chosen.layers))
+
+    if chosen.remedy == "retrain":
+        before = Way(rails, train(chosen.recipe, folder / "before", None, chosen.layers))
+    figures = asyncio.run(play(folder, before, remedy))
+    (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 
 

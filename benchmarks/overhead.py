@@ -117,7 +117,8 @@ def guarded(upstream: str) -> Any:
 
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  the log is written, and goes nowhere
     logs.configure("info")
-    return create_app(load(None, upstream={"base_url": upstream}, triage={"memory": 0}))
+    quiet = {"audit": {"url": None}, "probes": {"every_seconds": 0}}
+    return create_app(load(None, upstream={"base_url": upstream}, triage={"memory": 0}, **quiet))
 
 
 def unguarded(upstream: str) -> Any:
