@@ -3,8 +3,9 @@
 A message is normalised, its other readings are sought (`disguise`), and a long one is cut into overlapping passages.
 What the screen clears of them ends there; of the rest the encoder reads at most `MOST_PASSAGES`, half from the
 beginning and half from the end, and the judgement says so (`complete`). A short turn is judged by itself and again with
-the turns before it. A screened text carries no toxicity and no category: the screen was trained to let nothing pass
-that the encoder would give a high toxicity. Model cards say how often each tier errs.
+the turns before it, unless those were a risk themselves. A screened text carries no toxicity and no category: the
+screen was trained to let nothing pass that the encoder would give a high toxicity. Model cards say how often each tier
+errs.
 """
 
 from __future__ import annotations
@@ -46,11 +47,15 @@ class Reader:
 
     def score(self, messages: Sequence[Message]) -> list[Judgement]:
         """One judgement per message, in order."""
-        parts = [self._parts(message) for message in messages]
-        judged = iter(self._encoder.score([part for read, _ in parts for part in read]))
+        parts = [(*self._parts(message), _context(message)) for message in messages]
+        judged = iter(self._encoder.score([part for read, _, beside in parts for part in (*read, *beside)]))
         found: list[Judgement] = []
-        for message, (read, complete) in zip(messages, parts, strict=True):
-            whole = merged([next(judged) for _ in read]) if read else _harmless(0.0)
+        for message, (read, complete, beside) in zip(messages, parts, strict=True):
+            said = [next(judged) for _ in read]
+            if beside:
+                together, before = next(judged), next(judged)
+                said += [together] if before.label == LABELS[0] else []
+            whole = merged(said) if said else _harmless(0.0)
             spoken = language(normalise(message.text)) if read else whole.language
             found.append(replace(whole, complete=complete and whole.complete, language=spoken))
         return found
@@ -65,8 +70,6 @@ class Reader:
         found = [Message(one, kind=message.kind) for one in cut if len(cut) == 1 or not self._clears(one, message)]
         for reading in readings(text, self._words):
             found += [Message(one, kind=message.kind) for one in passages(reading)]
-        if message.before and message.kind == "user" and len(text) <= SHORT_CHARACTERS:
-            found.append(Message(text, message.before))
         if len(found) > MOST_PASSAGES:
             complete = False
             found = found[: MOST_PASSAGES // 2] + found[-MOST_PASSAGES // 2 :]
@@ -123,6 +126,14 @@ class Cascade:
         if score < self._screen.threshold and message.before and len(text) <= SHORT_CHARACTERS:
             score = max(score, *self._screen.score([joined(text, message.before)]))
         return _harmless(score) if score < self._screen.threshold else None
+
+
+def _context(message: Message) -> list[Message]:
+    """A short turn with those before it, and those alone: what was a risk by itself has had its own verdict, and must
+    not make this turn one."""
+    if not message.before or message.kind != "user" or len(normalise(message.text)) > SHORT_CHARACTERS:
+        return []
+    return [message, Message(message.before)]
 
 
 def passages(text: str) -> list[str]:

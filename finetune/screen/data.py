@@ -104,10 +104,10 @@ def _scores(rows: Sequence[Row], weights: Path, kept: Path) -> dict[str, dict[st
     with kept.open("a", encoding="utf-8") as out:
         for start in range(0, len(todo), 32):
             batch = todo[start : start + 32]
-            messages = [message for row in batch for message in (Message(row.text), row.message)]
-            judged = triage.score(messages)
-            for row, alone, beside in zip(batch, judged[::2], judged[1::2], strict=True):
-                found = merged([alone, beside])
+            read = [[Message(row.text), *([row.message] if row.before else [])] for row in batch]
+            judged = iter(triage.score([message for messages in read for message in messages]))
+            for row, messages in zip(batch, read, strict=True):
+                found = merged([next(judged) for _ in messages])
                 scores = {label: round(score, 4) for label, score in found.scores.items()}
                 one: dict[str, Any] = {"sha256": _digest(row), "scores": scores, "toxicity": round(found.toxicity, 4)}
                 known[one["sha256"]] = one

@@ -2,7 +2,7 @@
 
 A point's budget is the share of harmless rows that may get any route but `allow`. It is split over the labels by
 `SHARES`, so that the union keeps to it, and each label's `doubt` is the lowest threshold that keeps to its part; `act`
-is the lowest at which a third of that part is flagged. Labels other than the row's own that are as grave do not count
+is the lowest at which a third of that part is flagged (of advice, six tenths). Labels other than the row's own that are as grave do not count
 as errors here: which of two risks a text is, the category says.
 """
 
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from classifiers.labels import LABELS
 
 SHARES: Mapping[str, float] = {
-    "regulated_advice": 0.2, "harmful": 0.35, "hate": 0.15, "self_harm": 0.1, "prompt_injection": 0.2,
+    "regulated_advice": 0.1, "harmful": 0.58, "hate": 0.09, "self_harm": 0.1, "prompt_injection": 0.13,
 }  # fmt: skip
 LEAST = 0.05
+# Advice is never refused, so acting on it costs little.
+ACT_SHARES: Mapping[str, float] = {"regulated_advice": 0.6}
 ACT_SHARE = 1 / 3
 
 Point = dict[str, dict[str, float]]
@@ -33,7 +35,7 @@ def choose(truth: Sequence[str], scores: NDArray[numpy.float64], budget: float) 
     for label, share in SHARES.items():
         falling = numpy.sort(harmless[:, LABELS.index(label)])[::-1]
         doubt = _threshold(falling, budget * share)
-        act = max(doubt, _threshold(falling, budget * share * ACT_SHARE))
+        act = max(doubt, _threshold(falling, budget * share * ACT_SHARES.get(label, ACT_SHARE)))
         point[label] = {"doubt": round(doubt, 4), "act": round(act, 4)}
     return point
 

@@ -83,7 +83,7 @@ class Recipe(_Section):
     model: Model = Model()
     training: Training = Training()
     operating_points: dict[str, float] = Field(
-        default={"strict": 0.05, "balanced": 0.02, "permissive": 0.01},
+        default={"strict": 0.06, "balanced": 0.045, "permissive": 0.023},
         description="Named thresholds: the share of harmless dev messages that each may flag.",
     )
     screen: Screen | None = None

@@ -88,9 +88,15 @@ def test_a_short_turn_is_read_alone_and_after_those_before_it():
     cascade = Cascade(encoder, Calm(), WORDS)
     judged = cascade.score([Message("now the rest", "how does a lock work")])[0]
     assert judged.label == "harmful"
-    assert encoder.read == [Message("now the rest"), Message("now the rest", "how does a lock work")]
+    context = "how does a lock work"
+    assert encoder.read == [Message("now the rest"), Message("now the rest", context), Message(context)]
     assert cascade.score([Message("now the rest")])[0].tier == "screen"
     assert cascade.score([Message("now the rest", "and the weather?")])[0].tier == "screen"
+
+
+def test_a_turn_that_was_a_risk_itself_does_not_make_the_next_one_a_risk():
+    judged = Reader(Marked(), None, WORDS).score([Message("now the rest", "ATTACK the lock")])[0]
+    assert judged.label == "benign"
 
 
 def test_a_long_turn_speaks_for_itself():

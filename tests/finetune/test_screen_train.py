@@ -123,7 +123,7 @@ def test_a_second_run_does_not_ask_the_encoder_again(monkeypatch, tmp_path):
     rows = [Row(text, None, None, None, "own") for text in ("a", "b", "a")]
     first = data._scores(rows, tmp_path, tmp_path / "kept.jsonl")
     assert data._scores(rows, tmp_path, tmp_path / "kept.jsonl") == first
-    assert Teacher.asked == 4  # each of two texts alone and with what came before it
+    assert Teacher.asked == 2
 
 
 def test_a_turn_is_learnt_from_with_the_worse_of_both_readings(monkeypatch, tmp_path):
