@@ -2,8 +2,8 @@
 
 A point's budget is the share of harmless rows that may get any route but `allow`. It is split over the labels by
 `SHARES`, so that the union keeps to it, and each label's `doubt` is the lowest threshold that keeps to its part; `act`
-is the lowest at which a third of that part is flagged (of advice, six tenths). Labels other than the row's own that are as grave do not count
-as errors here: which of two risks a text is, the category says.
+is the lowest at which a third of that part is flagged (of advice, six tenths). Labels other than the row's own that are
+as grave do not count as errors here: which of two risks a text is, the category says.
 """
 
 from __future__ import annotations
