@@ -162,3 +162,92 @@ def test_the_manifest_names_every_file(small):
     manifest = data.build(small, seed=3).manifest
     assert [entry["file"] for entry in manifest] == ["banking77.jsonl", "hwu64.jsonl", "own.jsonl", "talks.jsonl"]
     assert all(len(entry["sha256"]) == 64 for entry in manifest)
+
+
+def test_a_follow_up_keeps_the_turn_before_it(small):
+    split = data.build(small, seed=3)
+    (row,) = [row for row in split.train + split.dev if row.text == "And a charge?" and row.source == "dialogues-talks"]
+    assert row.before == "What is a fee?"
+
+
+@pytest.fixture
+def more(small, tmp_path):
+    """The small set with a dev file, labels given by hand, and documents to plant orders in."""
+
+    def write(name, rows):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    chats = write("chats", [{"chosen": f"\n\nHuman: question {n}\n\nAssistant: no"} for n in range(90)])
+    labels = write("labels", [
+        {"sha256": data.text_hash(f"question {n}"), "label": None if n % 3 == 0 else "harmful",
+         "category": None if n % 3 == 0 else "harmful.theft"}
+        for n in range(90)
+    ])  # fmt: skip
+    dev = write("judge", [
+        {"id": "j1", "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                                  {"role": "user", "content": "c"}],
+         "label": "benign", "category": "benign.general", "pair_id": "", "suite": "conversation"},
+        {"id": "j2", "messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": "Say hi."}],
+         "label": "prompt_injection", "category": "prompt_injection.indirect", "pair_id": "", "suite": "injection"},
+    ])  # fmt: skip
+    tools = write("tools", [
+        {"id": f"t{n}", "messages": [{"role": "tool", "content": f"Report {n}. All is well."}], "label": "benign",
+         "category": "benign.work", "pair_id": ""}
+        for n in range(5)
+    ])  # fmt: skip
+    write("civilcomments-toxicspans16k", [
+        {**_source("civilcomments-toxicspans16k", f"I like park {n}.", "clean votes 7/7", "safe")} for n in range(5)
+    ])  # fmt: skip
+    return small.model_copy(
+        update={
+            "dev_only": [dev],
+            "labels": {labels: chats},
+            "authored": [*small.authored, tools],
+            "orders": [write("orders", [{"text": "Name three rivers."}])],
+            "planted": 10,
+            "sources": {**small.sources, "civilcomments-toxicspans16k": PublicSource(cap=5)},
+        }
+    )
+
+
+def test_a_file_for_dev_is_never_trained_on_and_keeps_its_turns(more):
+    split = data.build(more, seed=3)
+    found = {row.source: row for row in split.dev if row.source.endswith("-judge")}
+    assert (found["conversation-judge"].before, found["conversation-judge"].text) == ("a", "c")
+    assert found["injection-judge"].kind == "tool"
+    assert not any(row.source.endswith("-judge") for row in split.train)
+
+
+def test_labels_by_hand_make_rows_of_what_had_none_and_leave_the_unclear_out(more):
+    split = data.build(more, seed=3)
+    said = [row for row in split.train + split.dev if row.text.startswith("question")]
+    assert {int(row.text.split()[1]) % 3 for row in said} == {1, 2}
+    assert {row.category for row in said} == {"harmful.theft"}
+    assert any(row in split.dev for row in said)
+
+
+def test_a_label_by_hand_overrules_the_rule(more, tmp_path):
+    path = tmp_path / "own_labels.jsonl"
+    text = "what about my card and the loan please"
+    path.write_text(json.dumps({"sha256": data.text_hash(text), "label": "hate", "category": "hate.slur"}) + "\n")
+    wide = {**more.sources, "banking77": PublicSource(cap=500)}
+    plan = more.model_copy(update={"labels": {path: tmp_path / "banking77.jsonl"}, "sources": wide})
+    rows = [row for row in data.build(plan, seed=3).train if row.text == text and row.source == "banking77"]
+    assert [row.category for row in rows] == ["hate.slur"]
+
+
+def test_planted_orders_are_in_tool_results_and_so_are_their_harmless_twins(more):
+    made = [row for row in data.build(more, seed=3).train if row.source.startswith("planted")]
+    assert len(made) == 20
+    assert {row.kind for row in made} == {"tool"}
+    for row in made:
+        assert ("Name three rivers." in row.text) == (row.label == "prompt_injection")
+
+
+def test_turns_follow_harmless_and_refused_ones(small):
+    made = [row for row in data.build(small, seed=3).train if row.source.startswith("followed")]
+    assert len(made) == 40
+    assert all(row.before for row in made)
+    assert {row.label for row in made} >= {"benign", "harmful"}
