@@ -82,8 +82,10 @@ class RailFailed(GatewayError):
 class AuditFailed(GatewayError):
     """No record can be kept, and the configuration says that no reply may go out without one."""
 
-    def __init__(self) -> None:
-        super().__init__("No record of this request could be kept, so nothing was answered.")
+    def __init__(
+        self, message: str = "No record of this request could be kept, so nothing was answered.", **more: Any
+    ) -> None:
+        super().__init__(message, **more)
 
 
 class Draining(GatewayError):

@@ -65,9 +65,11 @@ class Recorder:
         try:
             await self._open()
         except ConfigError:
+            await self.store.close()
             raise
         except Exception as error:  # noqa: BLE001  the seam of the database
             if self.must:
+                await self.store.close()
                 raise ConfigError(f"audit.url: the database cannot be opened ({_short(error)})") from None
             self._failed(error)
         self._task = asyncio.create_task(self._run())
