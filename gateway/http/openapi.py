@@ -78,6 +78,17 @@ def openapi() -> dict[str, Any]:
                 ["texts", "input_type"],
                 {},
             ),
+            "/v1/feedback": _post(
+                "What a decision was worth",
+                {
+                    "request_id": {"type": "string"},
+                    "verdict": {"enum": ["wrong_refusal", "missed_harm", "correct"]},
+                    "note": {"type": "string"},
+                },
+                ["request_id", "verdict"],
+                {"404": _error("No decision with that request id is on record.")},
+            ),
+            "/v1/probes": {"post": _get("The standing probes, run now: the confusion matrix", {})["get"]},
             "/v1/models": _get("Models", {}),
             "/v1/models/{model}": _get("One model", {"404": _error("No such model.")}, "model"),
             "/livez": _get("Whether the process lives", {}, kind="text/plain"),

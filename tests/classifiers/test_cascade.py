@@ -11,12 +11,11 @@ from classifiers.cascade import Cascade
 from classifiers.labels import LABELS
 from classifiers.message import Judgement, Message
 from classifiers.triage import Triage
-from finetune.triage import data, recipe
+from finetune.triage import data
 from tests.classifiers import messages
 
 ROOT = Path(__file__).parents[2]
-AUTHORED = ROOT / "finetune" / "data" / "authored" / "triage"
-RECIPE = ROOT / "finetune" / "recipes" / "triage.yaml"
+DEV = ROOT / "finetune" / "data" / "authored" / "dev" / "judge.jsonl"
 
 
 class Encoder:
@@ -131,25 +130,16 @@ def test_odd_texts_go_to_the_encoder(cascade, text):
     assert cascade.score([Message(text)])[0].tier == "encoder"
 
 
-def test_the_held_out_authored_risks_are_not_screened_out(cascade):
-    """The card's bound, on the part of dev that lies in this repository."""
+def test_what_the_encoder_flags_of_the_dev_file_is_not_screened_out(cascade):
+    """The card's bound, on the part of dev that lies in this repository: at most 0.2 % is missed on all of dev."""
     config = json.loads((shipped.SCREEN / "config.json").read_text())
-    plan = recipe.read(RECIPE)
-    texts = [
-        row["text"]
-        for path in sorted(AUTHORED.glob("*.jsonl"))
-        if path.name not in {left_out.name for left_out in plan.data.train_only}
-        for row in data.read_jsonl(path)
-        if row["label"] != "benign"
-        and data.share(f"{plan.training.seed}:{row.get('pair_id') or row['id']}") < plan.data.held_out_share
-    ]
-    assert len(texts) > 100
-    cleared = [
-        text for text, one in zip(texts, cascade.score(messages_of(*texts)), strict=True) if one.tier == "screen"
-    ]
-    missed = [
-        text
-        for text, one in zip(cleared, Triage.load().score(messages_of(*cleared)), strict=True)
+    messages = [Message(*data.turn(row)) for row in data.read_jsonl(DEV)]
+    judged = Triage.load().score(messages)
+    flagged = [
+        message
+        for message, one in zip(messages, judged, strict=True)
         if any(one.scores[label] >= least for label, least in config["flags"].items())
     ]
-    assert len(missed) <= 2, missed
+    assert len(flagged) > 700
+    missed = [message.text for message in flagged if cascade.clear(message) is not None]
+    assert len(missed) <= 0.004 * len(flagged), missed

@@ -80,9 +80,10 @@ def test_check_says_what_runs(rails: Path) -> None:
 
 
 POLICIES = [
-    ("  harmful:  ", "  harmfull:  ", "routes.harmfull - unknown label"),
-    ("{refuse: 0.70", "{refuze: 0.70", "routes.harmful.refuze - "),
-    ("{refuse: 0.70", "{refuse: 7.0", "routes.harmful.refuse - Input should be less than or equal to 1"),
+    ("mode: enforce", "routes: {harmfull: {refuse: 0.7}}", "routes.harmfull - unknown label"),
+    ("mode: enforce", "routes: {harmful: {refuze: 0.7}}", "routes.harmful.refuze - "),
+    ("mode: enforce", "routes: {harmful: {refuse: 7}}", "routes.harmful.refuse - Input should be less than or equal"),
+    ("operating_point: balanced", "operating_point: lax", "operating_point - Input should be 'strict', 'balanced' or"),
     ("mode: enforce", "mode: enforced", "mode - Input should be 'enforce' or 'shadow'"),
     ("mode: enforce", "moed: enforce", "moed - "),
     ("  harmful.fraud:", "  harmful.frod:", "refusals.harmful.frod - unknown category"),

@@ -162,7 +162,7 @@ def test_port_that_is_taken_and_an_interrupt(served: Callable[..., Served]) -> N
 def test_policy_that_is_wrong(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "rails" / "finance", tmp_path / "rails" / "finance")
     path = tmp_path / "rails" / "finance" / "policy.yml"
-    path.write_text(path.read_text().replace("  harmful:  ", "  harmfull:  "))
+    path.write_text(path.read_text().replace("mode: enforce", "routes: {harmfull: {refuse: 0.7}}"))
     done = hhh("serve", "--port", str(free_port()), cwd=tmp_path, HHH_UPSTREAM__BASE_URL="http://127.0.0.1:9/v1")
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("rails/finance/policy.yml: routes.harmfull - unknown label")

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,6 @@ class Postgres:
         if os.geteuid() == 0:  # it refuses to run as root
             self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
             shutil.chown(folder, "postgres", "postgres")
-            for parent in folder.parents[:3]:
-                if parent.stat().st_uid == 0 and parent.name.startswith("pytest-"):
-                    parent.chmod(0o755)
         self._run(bin / "initdb", "-D", self._data, "-A", "trust", "-U", "hhh", "--no-sync")
 
     @property
@@ -85,14 +83,16 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     bin = binaries()
     if bin is None:
         pytest.skip(MISSING)
-    server = Postgres(bin, tmp_path_factory.mktemp("postgres"))
-    server.start()
-    yield server
-    server.stop()
+    # Not in pytest's folder, which is for its user alone, while the server has one of its own.
+    with tempfile.TemporaryDirectory(prefix="hhh-postgres-", ignore_cleanup_errors=True) as folder:
+        server = Postgres(bin, Path(folder))
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
