@@ -29,9 +29,11 @@ def in_stream(body: Mapping[str, Any]) -> dict[str, Any] | None:
     if kind == "error":  # an event of responses, its members beside its name
         flat = {name: value for name, value in body.items() if name not in ("type", "sequence_number")}
         return error_of(flat) or flat
-    if isinstance(kind, str) or "choices" in body or not ("error" in body or body.get("object") == "error"):
+    if "choices" in body:
         return None
-    return error_of(body) or {}
+    if body.get("object") == "error" or ("error" in body and not isinstance(kind, str)):
+        return error_of(body) or {}
+    return None
 
 
 def status_of(error: Mapping[str, Any]) -> int:
