@@ -17,7 +17,7 @@ from gateway.config import load
 from tests.conftest import QUIET, Running
 from tests.endpoints import events, response_events
 from tests.fakes import Recorder, Wire, Words, chunk, completion, eventually, http, samples, spoken
-from tests.gateway.http.conftest import HELLO, Front, chat, check_error, check_private
+from tests.gateway.http.conftest import HELLO, Front, check_error, check_private
 
 SAID = {"message": "too many tokens", "type": "invalid_request_error", "param": "messages", "code": "context_length"}
 STREAM = {**HELLO, "stream": True}
