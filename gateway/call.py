@@ -6,10 +6,11 @@ endpoint takes the same path. The forms themselves are in `gateway.forms`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
+
+from gateway.digits import write
 
 Route = Literal["allow", "advise", "review", "refuse"]
 OnBlock = Literal["completion", "error"]
@@ -20,12 +21,14 @@ Path = tuple[str | int, ...]
 
 
 def dump(value: Any) -> bytes:
-    """JSON as we write it: UTF-8, compact, non-ASCII kept; escapes only where half a surrogate pair needs one."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """JSON as we write it: UTF-8, compact, numbers as they came, non-ASCII kept.
+
+    Escapes only where half a surrogate pair needs one.
+    """
     try:
-        return text.encode()
+        return write(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return write(value, ensure_ascii=True).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,14 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole reply of the model: `body` parsed, `raw` its bytes as they came (None when made here)."""
+    """A whole reply of the model: `body` parsed, `raw` its bytes as they came (None when made here).
+
+    `headers`: what the model server says beside it that is for the client.
+    """
 
     body: Body
     raw: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def payload(self) -> bytes:
         return self.raw if self.raw is not None else dump(self.body)
@@ -100,11 +107,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One event of a streamed reply, parsed, with its bytes as they came (None when made here) and its name, if any."""
+    """One event of a streamed reply, parsed, with its bytes as they came (None when made here) and its name, if any.
+
+    `headers`: as of a `Completion`, those of the whole stream.
+    """
 
     body: Body
     raw: bytes | None = None
     event: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def payload(self) -> bytes:
         return self.raw if self.raw is not None else dump(self.body)
@@ -120,7 +131,7 @@ class Tape(Protocol):
         """The client has been sent this chunk."""
 
     def without(self, chunk: Chunk, choices: set[int]) -> Chunk | None:
-        """The chunk without these choices; None when nothing is left of it."""
+        """The chunk without these choices; None when nothing is left of it that the client asked for."""
 
     def open(self) -> list[int]:
         """Choices whose end the client has not been sent."""

@@ -41,7 +41,11 @@ class Timeout(Section):
 
 
 class Breaker(Section):
-    failures: int = Field(5, ge=1, description="Failures in a row after which the breaker opens.")
+    failures: int = Field(
+        10,
+        ge=1,
+        description="Requests in a row that got no answer, an error neither, after which the breaker opens.",
+    )
     reset_seconds: float = Field(10, gt=0, description="How long it stays open before one request may try again.")
 
 

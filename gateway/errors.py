@@ -14,7 +14,7 @@ GatewayError
   UpstreamError          the model behind us is at fault
     UpstreamUnavailable  connection refused, reset, breaker open
     UpstreamTimeout      no answer in time
-    UpstreamRejected     it answered with an error status
+    UpstreamRejected     it answered with an error status, or with an error in a stream
     UpstreamBroken       it died mid-reply or answered with something that is no completion
 ConfigError              the configuration or a policy is wrong (never reaches a client)
 
@@ -25,6 +25,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+# 200: an error in a stream, which had begun well, with a name that is none of the server's own faults.
+_PASSED_ON = frozenset({200, 400, 404, 409, 413, 415, 422, 429})
 
 
 class GatewayError(Exception):
@@ -97,7 +100,11 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """It could not be reached, or its circuit breaker is open."""
+    """It could not be reached, or its circuit breaker is open, for about `retry_after_seconds`."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class UpstreamTimeout(UpstreamError):
@@ -109,10 +116,10 @@ class UpstreamBroken(UpstreamError):
 
 
 class UpstreamRejected(UpstreamError):
-    """It answered with an error status.
+    """It answered with an error status, or in a stream with an error.
 
-    `status` is the upstream's; `error` its OpenAI error object if it sent one; `headers` those worth keeping
-    (`retry-after`).
+    `status` is the upstream's, for an error in a stream what it amounts to; `error` its OpenAI error object if it sent
+    one; `headers` those worth keeping (`retry-after`).
     """
 
     def __init__(self, status: int, error: Mapping[str, Any] | None, headers: Mapping[str, str]) -> None:
@@ -120,6 +127,11 @@ class UpstreamRejected(UpstreamError):
         self.status = status
         self.error = error
         self.headers = headers
+
+    @property
+    def passed_on(self) -> bool:
+        """Whether what it says is the client's to know: what is wrong with the request, or that there are too many."""
+        return self.status in _PASSED_ON
 
 
 class ConfigError(Exception):

@@ -58,11 +58,11 @@ class Chat(Choices):
         return new_segments(body["messages"])
 
     def earlier(self, body: Body) -> str:
-        return earlier_turns(body["messages"], new_turns(body["messages"], _is_models))
+        return earlier_turns(body["messages"], new_turns(body["messages"], is_models))
 
     def unchecked(self, body: Body) -> list[str]:
         messages = body["messages"]
-        new = (messages[place] for place in new_turns(messages, _is_models))
+        new = (messages[place] for place in new_turns(messages, is_models))
         return [kind for message in new for kind in unchecked_parts(message.get("content"))]
 
     def guided(self, body: Body, text: str) -> Body:
@@ -133,7 +133,7 @@ class Chat(Choices):
 def new_segments(messages: list[dict[str, Any]]) -> list[Segment]:
     """The texts after the model's last reply: user turns, and tool results, which are untrusted."""
     found: list[Segment] = []
-    for place in new_turns(messages, _is_models):
+    for place in new_turns(messages, is_models):
         kind = _KINDS.get(str(messages[place].get("role")))
         if kind is not None:
             found += content_segments(messages[place].get("content"), ("messages", place, "content"), kind)
@@ -148,13 +148,13 @@ def check_message(message: object, param: str) -> int:
         raise BadRequest(f"'{param}.role' must be one of {', '.join(sorted(ROLES))}", param=f"{param}.role")
     content = found.get("content")
     if content is None:
-        if role != "assistant":
+        if role != "assistant" and not (role == "function" and "content" in found):
             raise BadRequest(f"'{param}.content' is missing", param=f"{param}.content", code="invalid_type")
         return 0
     return check_content(content, f"{param}.content")
 
 
-def _is_models(message: Any) -> bool:
+def is_models(message: Any) -> bool:
     return isinstance(message, dict) and message.get("role") == "assistant"
 
 

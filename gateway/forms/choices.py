@@ -186,6 +186,8 @@ class ChoicesTape:
 
     def without(self, chunk: Chunk, choices: set[int]) -> Chunk | None:
         came = chunk.body.get("choices") or []
+        if not came and not self._wants_usage and self._form.usage(chunk.body) is not None:
+            return None  # usage that only we have use for
         kept = [choice for choice in came if choice.get("index", 0) not in choices]
         if len(kept) == len(came):
             return chunk

@@ -79,6 +79,7 @@ class Guard:
         turn = Turn(_user(call), plan, seen)
         verdicts: dict[int, Verdict] = {}
         seen.tokens(form.usage(body))
+        seen.told = completion.headers
         replies = form.replies(body)
         with seen.time("output_rails"):
             for position, reply in enumerate(replies):

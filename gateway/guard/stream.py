@@ -68,17 +68,17 @@ class Stream:
         self._turn.seen.upstream_seconds += time.perf_counter() - began
         self._turn.seen.answered = True
         if chunk is not None:
+            self._turn.seen.told = chunk.headers
             self._usage = self._call.form.usage(chunk.body) or self._usage  # of several, the last counts all
         return chunk
 
     def _push(self, chunk: Chunk) -> list[Channel]:
         moves = self._tape.read(chunk)
-        if self._refused:
-            kept = self._tape.without(chunk, self._refused)
-            if kept is None:
-                return []
-            if kept is not chunk:
-                chunk, moves = kept, self._tape.read(kept)
+        kept = self._tape.without(chunk, self._refused)
+        if kept is None:
+            return []
+        if kept is not chunk:
+            chunk, moves = kept, self._tape.read(kept)
         return self._window.push(chunk, moves)
 
     async def _settle(self, channel: Channel) -> list[Chunk]:

@@ -24,9 +24,6 @@ TABLE: Mapping[type[errors.GatewayError], tuple[int, str, str | None]] = {
     errors.UpstreamRejected: (502, "upstream_error", "upstream_rejected"),
 }
 
-# What an upstream says of the client's request is the client's to know; all else is a 502 of ours.
-_PASSED_ON = frozenset({400, 404, 409, 413, 415, 422, 429})
-
 
 def body(message: str, kind: str, *, param: Any = None, code: Any = None) -> dict[str, Any]:
     """OpenAI's error object."""
@@ -44,6 +41,8 @@ def reply(error: errors.GatewayError) -> tuple[int, dict[str, Any], dict[str, st
     headers = {}
     if isinstance(error, errors.RailFailed):
         headers["x-should-retry"] = "false"
+    if isinstance(error, errors.UpstreamUnavailable) and error.retry_after_seconds is not None:
+        headers["retry-after"] = str(error.retry_after_seconds)
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return status, body(error.message, kind, param=error.param, code=error.code or code), headers
@@ -52,19 +51,19 @@ def reply(error: errors.GatewayError) -> tuple[int, dict[str, Any], dict[str, st
 def _rejected(error: errors.UpstreamRejected) -> tuple[int, dict[str, Any], dict[str, str]]:
     status, kind, code = TABLE[errors.UpstreamRejected]
     headers = dict(error.headers)
-    if error.status not in _PASSED_ON:
+    if not error.passed_on:
         return status, body(error.message, kind, code=code), headers
     said = dict(error.error or {})
     message = said.pop("message", None)
     given, param = said.pop("type", None), said.pop("param", None)
     found = body(
         message if isinstance(message, str) and message else error.message,
-        given if isinstance(given, str) else "invalid_request_error",
+        given if isinstance(given, str) else kind if error.status == 200 else "invalid_request_error",
         param=param if isinstance(param, str) else None,
         code=said.pop("code", code),
     )
     found["error"].update(said)
-    return error.status, found, headers
+    return status if error.status == 200 else error.status, found, headers
 
 
 def content_filter(guardrails: Mapping[str, Any], message: str) -> dict[str, Any]:

@@ -42,6 +42,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 def headers(seen: Observation) -> dict[str, str]:
     """What every reply says of itself."""
     found = {
+        **seen.told,
         "x-request-id": seen.request_id,
         "x-guardrail-decision": seen.decision,
         "x-guardrail-policy": f"{seen.policy}@{seen.policy_version}",

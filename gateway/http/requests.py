@@ -13,6 +13,7 @@ from typing import Any, Never
 
 from gateway.call import Call, Form
 from gateway.config import Limits
+from gateway.digits import number
 from gateway.errors import BadRequest, TooLarge
 
 # Far more than a tool's schema needs, and far less than what exhausts the stack of whoever reads it next.
@@ -46,10 +47,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
+    found = number(text)
+    if math.isinf(found):
         raise ValueError(text)
-    return number
+    return found
 
 
 def _constant(name: str) -> Never:

@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 from gateway.call import Body, Call, Completion
 from gateway.errors import BadRequest, TooLarge
-from gateway.forms.chat import CHAT, check_message
+from gateway.forms.chat import CHAT, check_message, is_models
 from gateway.forms.places import at, strings
+from gateway.forms.texts import new_turns
 from gateway.forms.valid import check_case, check_count, check_object, missing
 from gateway.guard.verdict import Verdict
 from gateway.http.exchange import answered, read_body
@@ -90,12 +91,14 @@ async def litellm(request: Request, service: Service, seen: Observation) -> Resp
     body = parse_json(await read_body(request, service.config.limits.body_bytes))
     check_case(body, None)
     texts = _texts(body, service)
+    asked: list[Any] = []
     if body.get("input_type", "request") == "response":
         reply = _spoken(texts, body)
         found = await pipeline.check(_call([{"role": "user", "content": ""}], seen), reply, seen)
     else:
         reply = None
-        found = await pipeline.check(_call(_asked(texts, body, service), seen), None, seen)
+        asked = _asked(texts, body, service)
+        found = await pipeline.check(_call(asked, seen), None, seen)
     await seen.settle()
     if isinstance(found, Verdict):
         return _litellm("BLOCKED", seen, blocked_reason=found.text)
@@ -108,7 +111,7 @@ async def litellm(request: Request, service: Service, seen: Observation) -> Resp
             return _litellm("GUARDRAIL_INTERVENED", seen, texts=said[: len(texts)])
         return _litellm("NONE", seen)
     if seen.decision == "modify":
-        return _litellm("GUARDRAIL_INTERVENED", seen, texts=_rewritten(texts, body, found))
+        return _litellm("GUARDRAIL_INTERVENED", seen, texts=_rewritten(texts, asked, found))
     return _litellm("NONE", seen)
 
 
@@ -131,14 +134,20 @@ def _texts(body: Mapping[str, Any], service: Service) -> list[str]:
 
 
 def _asked(texts: list[str], body: Mapping[str, Any], service: Service) -> list[Any]:
-    """The messages where LiteLLM has them, so that only what is new is checked; else each text as a user's."""
+    """The messages where LiteLLM has them, so that only what is new is checked; else each text as a user's.
+
+    A text that is in none of the messages is new too: it is put before the user's last turn.
+    """
     messages = body.get("structured_messages")
     if not isinstance(messages, list) or not messages:
         return [{"role": "user", "content": text} for text in texts] or [{"role": "user", "content": ""}]
     check_count(messages, service.config.limits.messages, "structured_messages")
     for index, message in enumerate(messages):
         check_message(check_object(message, f"structured_messages[{index}]"), f"structured_messages[{index}]")
-    return messages
+    known = {text for message in messages for _, text in strings(message.get("content"))}
+    others = [{"role": "user", "content": text} for text in texts if text not in known]
+    end = new_turns(messages, is_models).start
+    return [*messages[:end], *others, *messages[end:]]
 
 
 def _spoken(texts: list[str], body: Mapping[str, Any]) -> Completion:
@@ -153,9 +162,8 @@ def _spoken(texts: list[str], body: Mapping[str, Any]) -> Completion:
     return Completion({"choices": choices})
 
 
-def _rewritten(texts: list[str], body: Mapping[str, Any], call: Call) -> list[str]:
+def _rewritten(texts: list[str], before: list[Any], call: Call) -> list[str]:
     """The texts with what the rails rewrote, wherever it stands among them."""
-    before = body.get("structured_messages") or [{"content": text} for text in texts]
     changed: dict[str, str] = {}
     for place, text in strings(before):
         now = at(call.body["messages"], place) if "role" not in place else text

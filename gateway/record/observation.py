@@ -19,7 +19,8 @@ class Observation:
     """Filled in by the stages as the request flows down; `finish` turns it into metrics and a log line, once.
 
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
-    `answered`: a streaming model has begun to. `unchecked`: the kinds of new content that no check reads.
+    `answered`: a streaming model has begun to. `told`: headers of the model server's that
+    are for the client. `unchecked`: the kinds of new content that no check reads.
     """
 
     metrics: Metrics
@@ -41,6 +42,7 @@ class Observation:
     guard_seconds: float = 0.0
     error: str = ""
     answered: bool = False
+    told: Mapping[str, str] = field(default_factory=dict)
     unchecked: tuple[str, ...] = ()
     finished: bool = False
     audit: Audit | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -28,12 +29,20 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        return self._state == OPEN and self._clock() - self._opened < self._reset_seconds
+        return self._state == OPEN and self._left > 0
+
+    @property
+    def _left(self) -> float:
+        """Seconds until one call may try again."""
+        return self._opened + self._reset_seconds - self._clock()
 
     def admit(self) -> None:
         """Raises `UpstreamUnavailable` while open, and while another call tries whether it can close."""
         if self._state == HALF_OPEN or self.open:
-            raise UpstreamUnavailable("The model server is failing; no request is sent to it for a moment.")
+            raise UpstreamUnavailable(
+                "The model server cannot be reached; no request is sent to it for a moment.",
+                retry_after_seconds=max(1, math.ceil(self._left)),
+            )
         if self._state == OPEN:
             self._to(HALF_OPEN)
 

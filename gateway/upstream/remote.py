@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,12 +20,16 @@ from prometheus_client import Gauge
 
 from gateway import config as settings
 from gateway.call import Call, Chunk, Completion
+from gateway.digits import number
 from gateway.errors import UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
 from gateway.upstream.breaker import Breaker
+from gateway.upstream.failure import error_of, in_stream, status_of
 from gateway.upstream.sse import events
 
 _RETRIED = frozenset({502, 503, 504})
-_KEPT_HEADERS = ("retry-after", "retry-after-ms")
+_RETRY_HEADERS = ("retry-after", "retry-after-ms")
+# What OpenAI's servers say beside a reply, and those that are like them.
+_OPENAI_HEADERS = re.compile(r"x-ratelimit-[a-z0-9_-]+|openai-(processing-ms|version|organization)")
 _BACKOFF_SECONDS = (0.1, 0.4, 1.0, 2.0, 4.0)
 # A model's line of a stream can be long (logprobs, tool arguments); past this the reply is broken.
 _MOST_LINE_BYTES = 8 * 1024 * 1024
@@ -70,23 +75,28 @@ class Remote:
     async def complete(self, call: Call) -> Completion:
         async with self._call("POST", call.form.path, self._body(call)) as response:
             raw = await self._read(response)
-        body = _parse(raw)
+        # Embeddings are numbers by the thousand, and never written anew.
+        body = _parse(raw, number if call.form.refuses else float)
         if not call.form.well_formed(body):
             raise UpstreamBroken("The model server's reply is none of this endpoint.")
-        return Completion(body, raw)
+        return Completion(body, raw, self._told(response))
 
     async def stream(self, call: Call) -> AsyncGenerator[Chunk, None]:
         form = call.form
         ended: set[int] = set()
         async with self._call("POST", form.path, self._body(call)) as response:
             done = False
+            told = self._told(response)
             try:
                 async with aclosing(events(response.content.iter_any(), _MOST_LINE_BYTES)) as found:
                     async for event in found:
                         if event.data == b"[DONE]":
                             done = True
                             break
-                        chunk = Chunk(_parse(event.data), event.data, event.name)
+                        chunk = Chunk(_parse(event.data), event.data, event.name, told)
+                        error = in_stream(chunk.body)
+                        if error is not None:
+                            raise self._failure(error)
                         yield chunk
                         ended.update(form.ends(chunk.body))
                         if form.last(chunk.body):
@@ -120,33 +130,31 @@ class Remote:
                 response.close()
 
     async def _first_byte(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
-        attempts = self._settings.retries + 1
-        for attempt in range(attempts):
-            self._breaker.admit()
-            try:
+        """The breaker learns of one outcome per request, and any answer, an error too, shows a server that is alive."""
+        self._breaker.admit()
+        try:
+            response = await self._tried(method, path, body)
+        except (UpstreamTimeout, UpstreamUnavailable):
+            self._breaker.failed()
+            raise
+        except BaseException:
+            self._breaker.abandoned()  # cancelled, most often; whatever it was, a trial must not stay open
+            raise
+        self._breaker.succeeded()
+        if response.status < 400:
+            return response
+        raise await self._rejection(response)
+
+    async def _tried(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
+        """The last answer. A timeout is not tried again: the model may be at work, and a second copy would not help."""
+        for seconds in _BACKOFF_SECONDS[: self._settings.retries]:
+            with suppress(UpstreamUnavailable):
                 response = await self._send(method, path, body)
-            except UpstreamTimeout:
-                self._breaker.failed()
-                raise  # the model may be at work on it; a second copy would not help
-            except UpstreamUnavailable:
-                self._breaker.failed()
-                if attempt + 1 == attempts:
-                    raise
-            except BaseException:
-                self._breaker.abandoned()  # cancelled, most often; whatever it was, a trial must not stay open
-                raise
-            else:
-                if response.status >= 500:
-                    self._breaker.failed()
-                else:
-                    self._breaker.succeeded()
-                if response.status < 400:
+                if response.status not in _RETRIED:
                     return response
-                error = await self._rejection(response)
-                if response.status not in _RETRIED or attempt + 1 == attempts:
-                    raise error
-            await asyncio.sleep(_BACKOFF_SECONDS[attempt])
-        raise AssertionError("unreachable")
+                response.release()
+            await asyncio.sleep(seconds)
+        return await self._send(method, path, body)
 
     async def _send(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
         assert self._session is not None, "start() first"
@@ -167,8 +175,6 @@ class Remote:
             raise UpstreamUnavailable("The model server could not be reached.") from error
 
     async def _rejection(self, response: aiohttp.ClientResponse) -> UpstreamError:
-        found = {name: response.headers.get(name, "") for name in _KEPT_HEADERS}
-        kept = {name: value for name, value in found.items() if value and value.isascii() and value.isprintable()}
         try:
             async with asyncio.timeout(self._settings.timeout.first_byte_seconds):
                 body = _parse(await self._read(response))
@@ -176,10 +182,34 @@ class Remote:
             body = {}
         finally:
             response.release()
-        error = _error(body)
-        if error is not None and any(text in str(error) for text in self._private):
-            error = None
-        return UpstreamRejected(response.status, error, kept)
+        error = error_of(body)
+        kept = self._kept(response, _RETRY_HEADERS) | (self._told(response) if response.status == 429 else {})
+        return UpstreamRejected(response.status, error if self._fit(error) else None, kept)
+
+    def _failure(self, error: Mapping[str, Any]) -> UpstreamError:
+        """An error in the middle of a stream: the client is told what it would have been told of a rejection."""
+        found = UpstreamRejected(status_of(error), error, {})
+        if found.passed_on and self._fit(error):
+            return found
+        return UpstreamBroken("The model server reported an error in the middle of its reply.")
+
+    def _told(self, response: aiohttp.ClientResponse) -> dict[str, str]:
+        return self._kept(
+            response, [name for name in map(str.lower, response.headers) if _OPENAI_HEADERS.fullmatch(name)]
+        )
+
+    def _kept(self, response: aiohttp.ClientResponse, names: Iterable[str]) -> dict[str, str]:
+        """Those of these headers that can be sent on, and give nothing away."""
+        found = {name: response.headers.get(name, "") for name in names}
+        return {
+            name: value
+            for name, value in found.items()
+            if value and value.isascii() and value.isprintable() and self._fit(value)
+        }
+
+    def _fit(self, said: object) -> bool:
+        """Whether what the server says has nothing in it that is not the client's to know."""
+        return not any(text in str(said) for text in self._private)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         try:
@@ -190,20 +220,9 @@ class Remote:
             raise UpstreamBroken("The model server's reply broke off.") from error
 
 
-def _error(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The error object of a rejection: OpenAI's, or the same members without their wrapping, or FastAPI's `detail`."""
-    error = body.get("error")
-    if isinstance(error, dict):
-        return error
-    if body.get("object") == "error" or isinstance(body.get("message"), str):
-        return {name: value for name, value in body.items() if name != "object"}
-    said = error if isinstance(error, str) else body.get("detail")
-    return {"message": said} if isinstance(said, str) else None
-
-
-def _parse(raw: bytes) -> dict[str, Any]:
+def _parse(raw: bytes, parse_float: Callable[[str], float] = number) -> dict[str, Any]:
     try:
-        body = json.loads(raw)
+        body = json.loads(raw, parse_float=parse_float)
     except (ValueError, RecursionError) as error:
         raise UpstreamBroken("The model server's reply is no JSON.") from error
     if not isinstance(body, dict):

@@ -258,9 +258,21 @@ def test_usage_passes_and_is_counted_once() -> None:
     sent = chunks(
         *(chunk({"content": "a "}, usage=usage) for usage in growing), chunk({}, "stop"), chunk(None, usage=USAGE)
     )
-    assert run(sent, seen=observation(metrics)) == sent
+    request = chat(stream=True, stream_options={"include_usage": True})
+    assert run(sent, seen=observation(metrics), request=request) == sent
     assert sample(metrics, "tokens_total", type="prompt") == 3
     assert sample(metrics, "tokens_total", type="completion") == 4
+
+
+@pytest.mark.parametrize("options", [{}, {"stream_options": None}, {"stream_options": {"include_usage": False}}])
+def test_usage_that_nobody_asked_for_is_counted_and_kept_back(options: dict[str, Any]) -> None:
+    metrics = Metrics()
+    filtered = chunk(None, prompt_filter_results=[], usage=None)
+    sent = chunks(filtered, chunk({"content": "a "}, usage=USAGE), chunk({}, "stop", usage=USAGE))
+    unasked = chunks(chunk(None, usage=USAGE), {**chunk(None, usage=USAGE), "choices": None})
+    assert run([*sent, *unasked], seen=observation(metrics), request=chat(stream=True, **options)) == sent
+    assert sample(metrics, "tokens_total", type="prompt") == USAGE["prompt_tokens"]
+    assert sample(metrics, "tokens_total", type="completion") == USAGE["completion_tokens"]
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -110,7 +110,9 @@ def test_nothing_is_lost_when_nothing_is_blocked() -> None:
             texts = data.draw(st.lists(FILLER, min_size=1, max_size=3))
             sent = data.draw(replies(*texts))
             lane = FakeLane(forbidden=("#",))
-            got = runner.run(released(guard(lane, streaming=data.draw(streaming())), sent, seen=observation(metrics)))
+            request = chat(stream=True, stream_options={"include_usage": True})
+            rules = data.draw(streaming())
+            got = runner.run(released(guard(lane, streaming=rules), sent, seen=observation(metrics), request=request))
             assert [id(one) for one in got] == [id(one) for one in sent]
             for text in texts:  # the last check of each text saw its end, and all of a short one
                 assert not text or any(text[-100:] in seen for seen in lane.texts("output"))

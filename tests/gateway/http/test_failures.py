@@ -15,8 +15,9 @@ from gateway.app import create_app
 from gateway.call import Call, Chunk, Completion
 from gateway.config import load
 from tests.conftest import QUIET, Running
+from tests.endpoints import events, response_events
 from tests.fakes import Recorder, Wire, Words, chunk, completion, eventually, http, samples, spoken
-from tests.gateway.http.conftest import HELLO, Front, chat, check_error, check_private
+from tests.gateway.http.conftest import HELLO, Front, check_error, check_private
 
 SAID = {"message": "too many tokens", "type": "invalid_request_error", "param": "messages", "code": "context_length"}
 STREAM = {**HELLO, "stream": True}
@@ -184,6 +185,87 @@ def test_stream_that_fails_in_the_middle_ends_with_an_error_frame(say: Say) -> N
     eventually(lambda: samples(client.get("/metrics").text)["hhh_inflight_requests"] == 0)
 
 
+LIMITED = {"message": "Rate limit reached", "type": "tokens", "param": None, "code": "rate_limit_exceeded"}
+# An error in a stream: what it is sent as, and what it is where nothing has been sent yet.
+TOLD: dict[str, tuple[dict[str, Any], int]] = {
+    "rate limit": (LIMITED, 429),
+    "request": (SAID, 400),
+    "number": ({"message": "too long", "type": "BadRequestError", "param": None, "code": 400}, 400),
+    "unknown name": ({"message": "we are full", "type": "overloaded", "param": None, "code": "engine_full"}, 502),
+}
+UNTOLD = {
+    "of its own": {"message": "boom", "type": "server_error", "param": None, "code": None},
+    "of its own by number": {"message": "boom", "type": "tokens", "param": None, "code": 503},
+    "of its key": {"message": "boom", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"},
+    "of no name": {"message": "boom"},
+    "with its address": {**LIMITED, "message": "boom at 127.0.0.1:80"},
+}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("name", [*TOLD, *UNTOLD])
+def test_error_in_a_stream(say: Say, name: str, wrapped: bool) -> None:
+    error, status = TOLD[name] if name in TOLD else (UNTOLD[name], 502)
+    frame = {"error": error} if wrapped else {"object": "error", **error}
+    hello = chunk({"content": "Hello. "})
+    client, wire = say(
+        http(200, sse(FIRST, hello, frame), "text/event-stream"), http(200, sse(frame), "text/event-stream")
+    )
+    late, early = ask(client, stream=True), ask(client, stream=True)
+    last = json.loads(late.text.rstrip("\n").rpartition("data: ")[2])
+    assert late.status_code == 200
+    assert late.content.startswith(sse(FIRST, hello))
+    assert "[DONE]" not in late.text
+    assert last == early.json()
+    if name in TOLD:
+        assert last == {"error": error}
+    else:
+        assert last["error"]["code"] == "upstream_broken"
+        assert "boom" not in late.text
+    check_error(early, status, last["error"]["code"], wire)
+    check_private(late, wire)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_error_in_a_stream_of_a_response(front: Front, flat: bool) -> None:
+    known = response_events(["Fine. "], [])
+    told = LIMITED if flat else {"error": LIMITED}
+    front.upstream.chunks = [*known[:2], {**told, "type": "error", "sequence_number": 2}]
+    response = front.client.post("/v1/responses", json={"model": "m", "input": "Hello", "stream": True})
+    last = events(response)[-1]
+    assert (last["type"], last["code"], last["message"]) == ("error", LIMITED["code"], LIMITED["message"])
+    assert last["error"]["code"] == LIMITED["code"]
+    assert response.text.count("event: error\n") == 1
+
+
+OPENAI = {
+    "x-ratelimit-remaining-requests": "99",
+    "x-ratelimit-reset-tokens": "6m0s",
+    "openai-processing-ms": "12",
+    "openai-version": "2020-10-01",
+    "openai-organization": "org-1",
+}
+
+
+@pytest.mark.parametrize("status", [200, 429, 500])
+def test_headers_of_the_upstream(front: Front, status: int) -> None:
+    front.upstream.status = status
+    front.upstream.headers = {**OPENAI, "x-ratelimit-odd": "see 127.0.0.1:80", "x-other": "a", "server": "b"}
+    response = front.ask(HELLO)
+    kept = {name: value for name, value in response.headers.items() if name.startswith(("x-ratelimit", "openai"))}
+    assert kept == (OPENAI if status != 500 else {})
+    assert "x-other" not in response.headers
+    assert response.headers.get("server") != "b"
+
+
+def test_headers_of_the_upstream_beside_a_stream(say: Say) -> None:
+    body = sse(FIRST, chunk({"content": "Hello."}), chunk({}, "stop"), b"[DONE]")
+    client, _ = say(http(200, body, "text/event-stream", **{**OPENAI, "X-RateLimit-Limit-Requests": "100"}))
+    response = ask(client, stream=True)
+    for name, value in {**OPENAI, "x-ratelimit-limit-requests": "100"}.items():
+        assert response.headers[name] == value
+
+
 def test_model_server_that_dies_in_the_middle(front: Front) -> None:
     front.upstream.chunks = spoken(*["An index fund follows an index. "] * 20)
     front.upstream.die_after = 15
@@ -263,44 +345,6 @@ def test_retries_end(say: Say) -> None:
     check_error(response, 502, "upstream_rejected", wire)
     assert response.headers["retry-after"] == "2"
     assert len(wire.requests) == 2
-
-
-def test_breaker_opens_and_closes(gateway: Callable[..., httpx.Client], upstream: Recorder) -> None:
-    client = gateway(upstream={"breaker": {"failures": 3, "reset_seconds": 2.5}})
-
-    def state() -> float:
-        return samples(client.get("/metrics").text)["hhh_upstream_breaker_state"]
-
-    upstream.status = 500
-    for _ in range(2):
-        check_error(ask(client), 502, "upstream_rejected", upstream)
-    assert state() == 0
-    assert client.get("/readyz").status_code == 200
-    check_error(ask(client), 502, "upstream_rejected", upstream)
-    assert state() == 2
-    assert len(upstream.bodies) == 3
-    check_error(ask(client), 502, "upstream_unavailable", upstream)
-    assert len(upstream.bodies) == 3
-    ready = client.get("/readyz")
-    assert (ready.status_code, ready.text) == (503, "upstream not ready\n")
-    assert client.get("/readyz?verbose").json()["state"] == "upstream not ready"
-    assert client.get("/livez").status_code == 200
-    blocked = client.post("/v1/chat/completions", json=chat("MARK-HARM"))
-    assert blocked.status_code == 200  # a refusal needs no model
-    upstream.status = 200
-    eventually(lambda: client.get("/readyz").status_code == 200)
-    assert ask(client).status_code == 200
-    assert state() == 0
-    assert ask(client).status_code == 200
-
-
-def test_client_errors_do_not_open_the_breaker(gateway: Callable[..., httpx.Client], upstream: Recorder) -> None:
-    client = gateway(upstream={"breaker": {"failures": 1}})
-    for status in (400, 401, 404, 429):
-        upstream.status = status
-        ask(client)
-    upstream.status = 200
-    assert ask(client).status_code == 200
 
 
 class Faulty:

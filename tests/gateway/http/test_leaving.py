@@ -98,9 +98,9 @@ def test_while_triage_works(gateway: Callable[..., httpx.Client], upstream: Reco
 def test_a_trial_of_the_breaker_that_a_client_abandons(
     gateway: Callable[..., httpx.Client], upstream: Recorder
 ) -> None:
-    client = gateway(upstream={"breaker": {"failures": 1, "reset_seconds": 0.1}})
-    upstream.status = 500
-    assert client.post("/v1/chat/completions", json=HELLO).status_code == 502
+    client = gateway(upstream={"breaker": {"failures": 1, "reset_seconds": 0.1}, "timeout": {"first_byte_seconds": 3}})
+    upstream.delay_seconds = 60
+    assert client.post("/v1/chat/completions", json=HELLO).status_code == 504
     eventually(lambda: client.get("/readyz").status_code == 200)
     upstream.reset()
     upstream.delay_seconds = 60

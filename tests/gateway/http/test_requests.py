@@ -108,6 +108,7 @@ INVALID: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"model": "m", "messages": [{"role": "user"}]}, "messages[0].content", "invalid_type"),
     ({"model": "m", "messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_type"),
     ({"model": "m", "messages": [{"role": "tool", "content": None}]}, "messages[0].content", "invalid_type"),
+    ({"model": "m", "messages": [{"role": "function"}]}, "messages[0].content", "invalid_type"),
     ({"model": "m", "messages": [{"role": "user", "content": 1}]}, "messages[0].content", "invalid_type"),
     (
         {"model": "m", "messages": [{"role": "user", "content": {"text": "Hello"}}]},
@@ -163,6 +164,7 @@ VALID: list[dict[str, Any]] = [
     {"model": "m", "messages": [{"role": "user", "content": []}]},
     {"model": "m", "messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "eA"}}]}]},
     {"model": "m", "messages": [{"role": "assistant"}, {"role": "function", "name": "f", "content": "1"}]},
+    {"model": "m", "messages": [USER, {"role": "assistant"}, {"role": "function", "name": "f", "content": None}]},
     {"model": "m", "messages": [{"role": "assistant", "tool_calls": "odd"}, USER], "tools": 1, "temperature": "hot"},
 ]
 

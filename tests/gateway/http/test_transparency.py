@@ -72,12 +72,47 @@ def test_request_and_reply_pass_byte_for_byte(front: Front) -> None:
 
 def test_stream_passes_byte_for_byte(front: Front) -> None:
     front.upstream.chunks = list(CHUNKS)
-    body = REQUEST.replace(b'"n": 2', b'"n": 2, "stream" : true')
+    body = REQUEST.replace(b'"n": 2', b'"n": 2, "stream" : true, "stream_options":{"include_usage":true}')
     response = front.ask(body)
     assert front.upstream.bodies == [body]
     assert response.content == events(*CHUNKS, b"[DONE]")
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["x-guardrail-decision"] == "allow"
+
+
+NUMBERS = (
+    b'"temperature":1.0,"top_p":0.10,"x":[1e-5,1E+2,-0.0,{"deep":3.141592653589793238462643383279,"none":{},"all":[]}],'
+    b'"seed":18014398509481985,"big":123456789012345678901234567890'
+)
+
+
+def test_numbers_of_a_changed_request_keep_their_digits(
+    gateway: Callable[..., httpx.Client], upstream: Recorder
+) -> None:
+    client = gateway(upstream={"model": "served"})
+    messages = b'"messages":[{"role":"user","content":"What is 1.10 \xe2\x82\xac?"}]'
+    response = client.post("/v1/chat/completions", content=b'{"model":"m",' + messages + b"," + NUMBERS + b"}")
+    assert response.status_code == 200
+    assert upstream.bodies == [b'{"model":"served",' + messages + b"," + NUMBERS + b"}"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_numbers_of_a_changed_reply_keep_their_digits(front: Front, stream: bool) -> None:
+    """Of two choices one is refused, and the other written anew."""
+    name, end = ("delta", b"null") if stream else ("message", b'"stop"')
+    choices = b",".join(
+        b'{"index":%d,"%s":{"role":"assistant","content":"%s"},"finish_reason":%s,%s}'
+        % (index, name.encode(), text, end, NUMBERS)
+        for index, text in enumerate([b"Fine. ", b"MARK-TOXIC. "])
+    )
+    body = b'{"id":"c","choices":[' + choices + b"]," + NUMBERS + b"}"
+    front.upstream.raw_reply = body
+    front.upstream.chunks = [body, b'{"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}']
+    response = front.ask({**HELLO, "n": 2, "stream": stream})
+    assert response.headers["x-guardrail-decision"] == "block" or stream
+    assert "MARK-TOXIC" not in response.text
+    assert response.content.count(NUMBERS) == 2
+    assert response.content.count(b'"content":"Fine. "') == 1
 
 
 def test_data_of_several_lines_stays_one_event(front: Front) -> None:

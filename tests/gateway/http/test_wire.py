@@ -163,6 +163,13 @@ def test_litellm(front: Front) -> None:
     old = [{"role": "user", "content": "MARK-HARM"}, {"role": "assistant", "content": "No."}]
     new = {"role": "user", "content": "Hello"}
     assert ask(texts=["MARK-HARM", "No.", "Hello"], structured_messages=[*old, new])["action"] == "NONE"
+    # What is in no message is new, wherever the messages end, and does not make the turn that is new an old one.
+    begun = {"role": "assistant", "content": "Well, "}
+    for messages in ([*old, new], [*old, new, begun], [new]):
+        assert ask(texts=["Hello"], structured_messages=messages)["action"] == "NONE"
+        assert ask(texts=["Hello", "MARK-HARM now"], structured_messages=messages)["action"] == "BLOCKED"
+    bad = {"role": "user", "content": [{"type": "text", "text": "MARK-HARM"}]}
+    assert ask(texts=["else"], structured_messages=[*old, bad, begun])["action"] == "BLOCKED"
     assert ask(texts=["Fine."], input_type="response")["action"] == "NONE"
     assert ask(texts=["Fine.", "MARK-TOXIC"], input_type="response")["action"] == "BLOCKED"
     calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "MARK-TOXIC"}}]
@@ -188,6 +195,8 @@ def test_litellm_gets_the_texts_as_rewritten(gateway: Callable[..., httpx.Client
         "action": "GUARDRAIL_INTERVENED",
         "texts": ["Be brief.", "masked"],
     }
+    body = {**body, "texts": ["Be brief.", "apart", "secret"]}
+    assert client.post(LITELLM, json=body).json()["texts"] == ["Be brief.", "masked", "masked"]
     body = {"texts": ["one", "two"], "input_type": "response"}
     assert client.post(LITELLM, json=body).json() == {"action": "GUARDRAIL_INTERVENED", "texts": ["covered"] * 2}
     checked = client.post("/v1/guardrails/check", json={"messages": messages}).json()
