@@ -33,6 +33,8 @@ MOST_TEXT = 400_000
 SHORT_CHARACTERS = 300
 
 Points = Mapping[str, Mapping[str, Mapping[str, float]]]
+# The injection score that the text of a tool result must have without its mark before the mark counts.
+SUSPICION = 0.1
 Others = Callable[[Triage], Classifier]
 """Other classifiers in place of the encoder, or beside it."""
 
@@ -47,13 +49,18 @@ class Reader:
 
     def score(self, messages: Sequence[Message]) -> list[Judgement]:
         """One judgement per message, in order."""
-        parts = [(*self._parts(message), _context(message)) for message in messages]
-        judged = iter(self._encoder.score([part for read, _, beside in parts for part in (*read, *beside)]))
+        parts = [self._parts(message) for message in messages]
+        beside = [_context(message, read) for message, (read, _) in zip(messages, parts, strict=True)]
+        asked = zip(parts, beside, strict=True)
+        judged = iter(self._encoder.score([part for (read, _), more in asked for part in (*read, *more)]))
         found: list[Judgement] = []
-        for message, (read, complete, beside) in zip(messages, parts, strict=True):
+        for message, (read, complete), more in zip(messages, parts, beside, strict=True):
             said = [next(judged) for _ in read]
-            if beside:
-                together, before = next(judged), next(judged)
+            rest = [next(judged) for _ in more]
+            if message.kind == "tool":
+                said = [_suspected(marked, plain) for marked, plain in zip(said, rest, strict=True)]
+            elif rest:
+                together, before = rest
                 said += [together] if before.label == LABELS[0] else []
             whole = merged(said) if said else _harmless(0.0)
             spoken = language(normalise(message.text)) if read else whole.language
@@ -128,12 +135,25 @@ class Cascade:
         return _harmless(score) if score < self._screen.threshold else None
 
 
-def _context(message: Message) -> list[Message]:
-    """A short turn with those before it, and those alone: what was a risk by itself has had its own verdict, and must
-    not make this turn one."""
+def _context(message: Message, read: Sequence[Message]) -> list[Message]:
+    """What is read beside a message to judge it.
+
+    Of a short turn: it with those before it, and those alone; what was a risk by itself has had its own verdict, and
+    must not make this turn one. Of a tool result: the same text without the mark.
+    """
+    if message.kind == "tool":
+        return [replace(one, kind="user") for one in read]
     if not message.before or message.kind != "user" or len(normalise(message.text)) > SHORT_CHARACTERS:
         return []
     return [message, Message(message.before)]
+
+
+def _suspected(marked: Judgement, plain: Judgement) -> Judgement:
+    """A tool result's judgement: the mark sharpens a suspicion, it raises none.
+
+    As a tool's, a bare "sunny" looked like an order to the encoder, which learnt from few short results.
+    """
+    return marked if plain.scores["prompt_injection"] >= SUSPICION else plain
 
 
 def passages(text: str) -> list[str]:

@@ -31,6 +31,12 @@ class Marked:
         return Judgement(label, label, scores, 0.3 * ("rude" in message.text))
 
 
+def _judged(risk, score):
+    scores = {**dict.fromkeys(LABELS, 0.0), "benign": 1 - score, risk: score}
+    label = max(LABELS, key=lambda name: scores[name])
+    return Judgement(label, label, scores, 0.0)
+
+
 class Calm:
     """A screen that clears whatever does not say ATTACK or rest."""
 
@@ -109,7 +115,17 @@ def test_a_tool_result_is_never_screened_and_has_no_turns_before_it():
     encoder = Marked()
     judged = Cascade(encoder, Calm(), WORDS).score([Message("fine weather", "x", kind="tool")])[0]
     assert judged.tier == "encoder"
-    assert encoder.read == [Message("fine weather", kind="tool")]
+    assert encoder.read == [Message("fine weather", kind="tool"), Message("fine weather")]
+
+
+@pytest.mark.parametrize(("plain", "label"), [(0.05, "benign"), (0.2, "prompt_injection")])
+def test_the_mark_of_a_tool_sharpens_a_suspicion_and_raises_none(plain, label):
+    class Suspicious:
+        def score(self, messages):
+            risks = [0.9 if message.kind == "tool" else plain for message in messages]
+            return [_judged("prompt_injection", risk) for risk in risks]
+
+    assert Reader(Suspicious(), None, WORDS).score([Message("sunny", kind="tool")])[0].label == label
 
 
 def test_other_readings_are_judged_beside_the_text():
