@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from classifiers import shipped
+from classifiers.framing import text_tokenizer
 
 MOST_CHARACTERS = 900
 # Of the pieces, those that go on with a word; 2 % to 15 % in English.
@@ -106,7 +107,7 @@ class Screen:
                 stored["out"].astype(numpy.float32),
                 float(config["bias"]),
             )
-        return cls(reader(folder / "tokenizer.json"), layers, config)
+        return cls(text_tokenizer(folder / "tokenizer.json"), layers, config)
 
     def score(self, texts: list[str]) -> list[float]:
         """Per text: how likely the encoder would flag it, 0..1; 1 for one that is put together from unknown words."""
@@ -124,12 +125,3 @@ class Screen:
         """Whether the pieces are known, and few words had to be put together from them, as ciphers and typos are."""
         known, inner = self._layers.known[ids].mean(), self._inner[ids].mean()
         return bool(1 - known <= self._unknown_share and inner <= _MOST_INNER)
-
-
-def reader(path: Path) -> Tokenizer:
-    """The tokenizer as the screen uses it: no padding, no cut, control tokens in a text are text."""
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True
-    return tokenizer

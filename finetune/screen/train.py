@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from classifiers import shipped
-from classifiers.screen import Screen, plain, reader
+from classifiers.framing import text_tokenizer
+from classifiers.screen import Screen, plain
 from classifiers.text import normalise
 from finetune.screen import model as screen_model
 from finetune.screen.card import card
@@ -70,7 +71,7 @@ def run(plan: Recipe, triage: triage_data.Split) -> Path:
 def encode(examples: Sequence[Example], tokenizer: Path) -> list[list[int]]:
     """Word pieces of each text, at least one."""
     texts = [shown(example.row) for example in examples]
-    return [found.ids or [0] for found in reader(tokenizer).encode_batch_fast(texts, add_special_tokens=False)]
+    return [found.ids or [0] for found in text_tokenizer(tokenizer).encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def target(example: Example) -> float:

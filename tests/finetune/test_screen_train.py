@@ -13,8 +13,9 @@ from tokenizers.models import WordPiece  # noqa: E402
 from tokenizers.pre_tokenizers import Whitespace  # noqa: E402
 
 from classifiers import shipped  # noqa: E402
+from classifiers.framing import text_tokenizer  # noqa: E402
 from classifiers.message import Judgement  # noqa: E402
-from classifiers.screen import Screen, reader  # noqa: E402
+from classifiers.screen import Screen  # noqa: E402
 from finetune.screen import data, measure, model, train  # noqa: E402
 from finetune.screen.data import Example  # noqa: E402
 from finetune.triage.recipe import Screen as Settings  # noqa: E402
@@ -76,7 +77,7 @@ def test_it_learns_and_is_served_as_it_was_trained(plan, examples, tokenizer, tm
     assert train.served_scores(screen, examples) == pytest.approx(expected, abs=0.03)
     assert [bool(one >= 0.5) for one in expected] == [one.flagged for one in examples]
     assert screen.score(["please tell me xyz"]) == [1.0]
-    assert reader(tokenizer).encode("tell me").ids == [2, 3]
+    assert text_tokenizer(tokenizer).encode("tell me").ids == [2, 3]
 
 
 def test_the_target_is_what_is_flagged_by_either_and_else_how_near_it_is():
