@@ -49,6 +49,7 @@ class Reader:
 
     def score(self, messages: Sequence[Message]) -> list[Judgement]:
         """One judgement per message, in order."""
+        messages = [replace(message, text=normalise(message.text)) for message in messages]
         parts = [self._parts(message) for message in messages]
         beside = [_context(message, read) for message, (read, _) in zip(messages, parts, strict=True)]
         asked = zip(parts, beside, strict=True)
@@ -63,13 +64,13 @@ class Reader:
                 together, before = rest
                 said += [together] if before.label == LABELS[0] else []
             whole = merged(said) if said else _harmless(0.0)
-            spoken = language(normalise(message.text)) if read else whole.language
+            spoken = language(message.text) if read else whole.language
             found.append(replace(whole, complete=complete and whole.complete, language=spoken))
         return found
 
     def _parts(self, message: Message) -> tuple[list[Message], bool]:
         """What the encoder must read of a message, and whether that and what the screen cleared is all of it."""
-        text = normalise(message.text)
+        text = message.text
         complete = len(text) <= MOST_TEXT
         if not complete:
             text = f"{text[: MOST_TEXT // 2]} {text[-MOST_TEXT // 2 :]}"
@@ -143,7 +144,7 @@ def _context(message: Message, read: Sequence[Message]) -> list[Message]:
     """
     if message.kind == "tool":
         return [replace(one, kind="user") for one in read]
-    if not message.before or message.kind != "user" or len(normalise(message.text)) > SHORT_CHARACTERS:
+    if not message.before or message.kind != "user" or len(message.text) > SHORT_CHARACTERS:
         return []
     return [message, Message(message.before)]
 

@@ -112,7 +112,7 @@ class Triage:
                 ids[at, : len(windows[row])] = windows[row]
                 mask[at, : len(windows[row])] = 1
             label, category, toxic = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
-            scores[rows] = _softmax(label / config.temperature)
+            scores[rows] = softmax(label / config.temperature)
             categories[rows] = category
             toxicity[rows] = 1 / (1 + numpy.exp(-toxic))
         return scores, categories, toxicity
@@ -142,7 +142,8 @@ def _batches(windows: list[list[int]], padding: float = 0.25, most: int = 32) ->
     yield batch
 
 
-def _softmax(logits: Floats) -> Floats:
+def softmax(logits: Floats) -> Floats:
+    """(rows, labels): probabilities."""
     powers = numpy.exp(logits - logits.max(axis=1, keepdims=True))
     result: Floats = powers / powers.sum(axis=1, keepdims=True)
     return result

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,6 @@ from classifiers.triage import Triage
 from finetune.triage import data as triage_data
 from finetune.triage.recipe import Recipe, Screen
 from finetune.triage.row import Row
-
-_TURN = re.compile(r"Human: (.*?)(?=\n\nAssistant:|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +78,11 @@ def shown(row: Row) -> str:
 
 def _unlabelled(plan: Screen) -> Iterator[Row]:
     for path, most in plan.more.items():
-        texts = sorted({text for row in triage_data.read_jsonl(path) for text in _texts(row)})
+        rows = triage_data.read_jsonl(path)
+        said = (text.strip() for row in rows for text in triage_data.user_turns(row))
+        texts = sorted({text for text in said if 0 < len(text) <= MOST_CHARACTERS})
         random.Random(f"{plan.seed}:{path.name}").shuffle(texts)
         yield from (Row(text, None, None, None, f"unlabelled-{path.stem}") for text in texts[:most])
-
-
-def _texts(row: dict[str, Any]) -> list[str]:
-    """A message, or the user's turns of a conversation that was written for preference training."""
-    found = [row["text"]] if "text" in row else _TURN.findall(row["chosen"])
-    return [text.strip() for text in found if 0 < len(text.strip()) <= MOST_CHARACTERS]
 
 
 def _scores(rows: Sequence[Row], weights: Path, kept: Path) -> dict[str, dict[str, Any]]:

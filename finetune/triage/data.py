@@ -44,7 +44,7 @@ _REFUSED = {
     "rules.persona": "prompt_injection.persona", "rules.reveal": "prompt_injection.extraction",
     "scams": "harmful.fraud", "tax": "harmful.fraud", "theft": "harmful.theft", "violence": "harmful.violence",
 }  # fmt: skip
-_FIRST_TURN = re.compile(r"Human: (.*?)(?=\n\nAssistant:|$)", re.DOTALL)
+_TURN = re.compile(r"Human: (.*?)(?=\n\nAssistant:|$)", re.DOTALL)
 # Sets of tasks: what one of them asks is harmless from a user, and an order when a document says it.
 _ORDERS = ("self-instruct-seeds", "fuzzyai-benign")
 # Dialogues whose questions contrast in frightening words; they count twice.
@@ -150,11 +150,13 @@ def _public(path: Path, labels: dict[str, dict[str, Any]], rule: sources.Rule) -
 
 
 def public_text(row: dict[str, Any]) -> str | None:
-    """A message: `text`, or the first turn of a conversation that was written for preference training."""
-    if "text" in row:
-        return str(row["text"])
-    first = _FIRST_TURN.search(row["chosen"])
-    return first and first[1].strip()
+    """A message: `text`, or the first turn of a conversation."""
+    return next(iter(user_turns(row)), None)
+
+
+def user_turns(row: dict[str, Any]) -> list[str]:
+    """A message, or the user's turns of a conversation that was written for preference training."""
+    return [str(row["text"])] if "text" in row else [turn.strip() for turn in _TURN.findall(row["chosen"])]
 
 
 def text_hash(text: str) -> str:

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from classifiers import shipped
 from classifiers.labels import CATEGORIES, LABELS
+from classifiers.triage import softmax
 from finetune.triage import batches, data, points, recipe
 from finetune.triage.card import card
 from finetune.triage.model import TriageModel, base_folder
@@ -43,7 +44,7 @@ def export(plan: recipe.Recipe, model: TriageModel, split: data.Split) -> Path:
     temperature = _temperature(quantised, split.dev)
     labelled = [at for at, row in enumerate(split.dev) if row.label]
     truth = [str(split.dev[at].label) for at in labelled]
-    scores = _softmax(quantised[labelled] / temperature)
+    scores = softmax(quantised[labelled] / numpy.float32(temperature)).astype(numpy.float64)
     _copy_tokenizer(base, folder)
     config = {
         "labels": LABELS,
@@ -83,12 +84,6 @@ def logits(path: Path, ids: list[list[int]]) -> NDArray[numpy.float32]:
         tokens = numpy.array([one], numpy.int64)
         out.append(session.run(["label"], {"input_ids": tokens, "attention_mask": numpy.ones_like(tokens)})[0][0])
     return numpy.stack(out)
-
-
-def _softmax(found: NDArray[numpy.float32]) -> NDArray[numpy.float64]:
-    powers = numpy.exp(found.astype(numpy.float64) - found.max(axis=1, keepdims=True))
-    result: NDArray[numpy.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return result
 
 
 def calibrates(text: str) -> bool:
