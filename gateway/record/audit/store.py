@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, Select, Table, delete, event, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gateway.config import Audit as Settings
@@ -39,6 +39,7 @@ class Store:
         """Raises `ConfigError` for a URL that cannot be one, or a driver that is not installed."""
         url = _address(settings)
         self.retention_days = settings.retention_days
+        self._patience = settings.timeout_seconds
         options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
         if url.drivername.startswith("sqlite"):
             options = {"connect_args": {"timeout": settings.timeout_seconds}}
@@ -59,7 +60,25 @@ class Store:
         if self._engine.url.drivername.startswith("sqlite") and path and path != ":memory:":
             with suppress(OSError):  # connecting says it better
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+        if self._engine.url.drivername.startswith("sqlite"):
+            await self._write_ahead()
         return await schema.upgrade(self._engine)
+
+    async def _write_ahead(self) -> None:
+        """Put the file into WAL mode, where it then stays: readers do not stop the writer.
+
+        SQLite does not wait for its busy timeout here: two gateways that start at once would get "database is locked".
+        """
+        patient_until = time.monotonic() + self._patience
+        while True:
+            try:
+                async with self._engine.connect() as connection:
+                    await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                return
+            except OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > patient_until:
+                    raise
+                await asyncio.sleep(0.02)
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -144,8 +163,8 @@ def _address(settings: Settings) -> URL:
 
 
 def _prepare(connection: Any, _: Any) -> None:
-    """WAL: readers do not stop the writer. FULL: a commit is on disk, not merely in the kernel's hands."""
+    """FULL: a commit is on disk, not merely in the kernel's hands."""
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
