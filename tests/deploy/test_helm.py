@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ PERSISTENT: Values = {**KEYS, "replicaCount": 1, "persistence": {"enabled": True
 
 
 @pytest.fixture(scope="module")
-def render(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Render]:
+def render(tmp_path_factory: pytest.TempPathFactory) -> Render:
     if shutil.which("go") is None or not SPRIG.is_dir():
         pytest.skip("needs Debian's golang-go, golang-github-masterminds-sprig-dev and golang-k8s-sigs-yaml-dev")
     folder = tmp_path_factory.mktemp("render")
@@ -69,7 +69,7 @@ def render(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Render]:
         command = [folder / "render", CHART, "guard", "chat", file]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
-    yield rendered
+    return rendered
 
 
 def objects(render: Render, values: Values) -> dict[tuple[str, str], Any]:
@@ -105,14 +105,14 @@ def test_everything_that_was_asked_for_is_there(render: Render) -> None:
     ]  # fmt: skip
 
 
-def test_the_configuration_is_one_that_the_gateway_takes(
-    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_configuration_is_one_that_the_gateway_takes(render: Render) -> None:
     text = objects(render, EVERYTHING)["ConfigMap", "guard-hhh-gateway"]["data"]["config.yaml"]
     settings = yaml.safe_load(text)
-    assert settings["host"] == "0.0.0.0" and settings["rails_dir"] == "/etc/hhh-policies"
+    assert settings["host"] == "0.0.0.0"
+    assert settings["rails_dir"] == "/etc/hhh-policies"
     config = Config(**settings)
-    assert config.upstream.kind == "remote" and config.audit.password_env == "DB_PASSWORD"
+    assert config.upstream.kind == "remote"
+    assert config.audit.password_env == "DB_PASSWORD"
 
 
 def test_policies_arrive_to_the_byte_where_they_are_mounted(render: Render) -> None:
@@ -135,7 +135,8 @@ def test_the_pod_gives_away_nothing(render: Render) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert not pod["automountServiceAccountToken"]
     writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
     assert writable == {"/data", "/tmp"}
 
@@ -161,7 +162,8 @@ def test_alerts_and_dashboards_are_those_of_the_repository(render: Render) -> No
 )
 def test_what_cannot_work_is_refused_with_its_reason(render: Render, values: Values, reason: str) -> None:
     done = render(values)
-    assert done.returncode == 1 and reason in done.stderr
+    assert done.returncode == 1
+    assert reason in done.stderr
 
 
 def test_the_schema_takes_the_defaults_and_what_is_used_here() -> None:
