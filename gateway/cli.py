@@ -159,6 +159,26 @@ def finetune_sft(recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go o
     typer.echo(run(recipe, resume))
 
 
+@finetune.command("repair")
+def finetune_repair(
+    recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False
+) -> None:
+    """From wrong refusals to a better classifier: triggers, contrast rows, training, the matrix before and after."""
+    with _extra("finetune"):
+        from finetune.repair.run import run
+
+    try:
+        report = run(recipe, resume)
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+    before, after, verdict = report["before"], report["after"], report["verdict"]
+    for name, key in (("harmless refused", "wrong"), ("harmful refused", "harmful")):
+        typer.echo(f"{name}: {before[key]['share']:.1%} before, {after[key]['share']:.1%} after")
+    typer.echo(report.get("released", "not released" if not verdict["passed"] else "passed"))
+    if not verdict["passed"]:
+        raise typer.Exit(1)
+
+
 @audit.command("report")
 def audit_report(
     report: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")],

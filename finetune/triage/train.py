@@ -53,15 +53,21 @@ class StaleCheckpoint(ValueError):
     """The checkpoint to resume from is of other data or another recipe."""
 
 
-def fit(plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None = None) -> TriageModel:
+def fit(
+    plan: recipe.Recipe, rows: list[Row], resume: bool, stop_at: int | None = None, start: Path | None = None
+) -> TriageModel:
     """The trained model. A checkpoint every `checkpoint_steps`; `stop_at` ends after that step, for tests of resuming.
 
-    A resumed run sees the same batches and the same dropout as one that was never stopped.
+    A resumed run sees the same batches and the same dropout as one that was never stopped. `start`: another run's
+    checkpoint, to begin with what it had learnt.
     """
     settings = plan.training
     _seed(settings.seed)
     base = base_folder(plan.model.base)
     model = TriageModel(base)
+    if start is not None:
+        learnt = torch.load(start, weights_only=True)["mean"]
+        model.load_state_dict({name.removeprefix("module."): one for name, one in learnt.items() if "." in name})
     ids = batches.encode(rows, batches.framing(base, plan.model.max_tokens))
     lengths = [len(one) for one in ids]
     schedule = [

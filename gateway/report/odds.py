@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
@@ -34,9 +34,18 @@ def words(text: str) -> set[str]:
     return {match.group().lower() for match in _WORD.finditer(text)}
 
 
-def outstanding(texts: Iterable[str], others: Iterable[str], most: int = 25, least: int = 2) -> list[Odds]:
-    """The words that speak most for `texts` against `others`, the strongest first; each in at least `least` texts."""
-    ours, theirs = _counts(texts), _counts(others)
+def outstanding(
+    texts: Iterable[str],
+    others: Iterable[str],
+    most: int = 25,
+    least: int = 2,
+    parts: Callable[[str], set[str]] = words,
+) -> list[Odds]:
+    """The words that speak most for `texts` against `others`, the strongest first; each in at least `least` texts.
+
+    `parts`: what to count of a text in place of its words.
+    """
+    ours, theirs = _counts(texts, parts), _counts(others, parts)
     pooled = ours + theirs
     total, n, m = sum(pooled.values()), sum(ours.values()), sum(theirs.values())
     if not n or not m:
@@ -54,8 +63,8 @@ def outstanding(texts: Iterable[str], others: Iterable[str], most: int = 25, lea
     return sorted(found, key=lambda one: (-one.z, one.word))[:most]
 
 
-def _counts(texts: Iterable[str]) -> Counter[str]:
-    return Counter(word for text in texts for word in words(text))
+def _counts(texts: Iterable[str], parts: Callable[[str], set[str]]) -> Counter[str]:
+    return Counter(part for text in texts for part in parts(text))
 
 
 def share(hits: int, total: int) -> dict[str, float | int]:
