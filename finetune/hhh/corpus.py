@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from finetune.align import provoking
+from finetune.align.provoking import Exchange
 from finetune.hhh.recipe import Data
 
 LICENCES = {
@@ -66,6 +68,8 @@ class Corpus:
     dev_rows: list[Dialogue] = field(default_factory=list)
     dev_asks: list[Dialogue] = field(default_factory=list)
     helpers: list[str] = field(default_factory=list)
+    toxic: list[str] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
     guidance: list[str] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -77,6 +81,9 @@ class Corpus:
             for text in dialogue.turns[::2]:
                 yield text.lower()
         yield from self.helpers
+        yield from self.toxic
+        for exchange in self.exchanges:
+            yield from (exchange.prompt, exchange.reply)
 
     def manifest(self) -> dict[str, Any]:
         return {
@@ -108,6 +115,13 @@ def read(recipe: Data, seed: int) -> Corpus:
         texts = _benign(path, recipe.helper_rows, seed)
         corpus.helpers.extend(texts)
         corpus.sources.append(Source(f"shared/{name}", len(texts), digest(path), LICENCES.get(name, "unknown")))
+    if recipe.provoking:
+        corpus.toxic = provoking.toxic(recipe.shared, recipe.provoking, seed)
+        corpus.exchanges = provoking.exchanges(recipe.shared, recipe.provoking, seed)
+        for found in provoking.manifest(recipe.shared):
+            name = Path(found["source"]).stem
+            used = sum(exchange.id.startswith(name[:7]) for exchange in corpus.exchanges)
+            corpus.sources.append(Source(f"shared/{found['source']}", used, found["sha256"], "see ATTRIBUTION.md"))
     return corpus
 
 
