@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from finetune.align import provoking, rows
+from finetune.align import embedded, provoking, rows
 from finetune.align.provoking import Exchange
-from finetune.align.recipe import Data
+from finetune.align.recipe import Recipe
 from finetune.align.rows import Dialogue, Judged, Pair
 from finetune.align.talk import Talk, dialogue
 from finetune.hhh import augment
@@ -33,12 +33,17 @@ class Material:
     manifest: dict[str, Any]
 
 
-def read(data: Data, seed: int) -> Material:
-    """Raises `rows.BadRows`, or `FileNotFoundError` for a path that is not there and not optional."""
+def read(recipe: Recipe) -> Material:
+    """What a recipe trains on, without what the run it starts from holds out.
+
+    Raises `rows.BadRows`, or `FileNotFoundError` for a path that is not there and not optional.
+    """
+    data, seed = recipe.data, recipe.training.seed
     missing = [str(path) for path in (*data.dialogues, *data.pairs, *data.judged) if not path.exists()]
-    there: Callable[[Sequence[Path]], list[Path]] = lambda paths: [  # noqa: E731
-        path for path in paths if path.exists() or not data.optional
-    ]
+
+    def there(paths: Sequence[Path]) -> list[Path]:
+        return [path for path in paths if path.exists() or not data.optional]
+
     found = rows.read(
         dialogues=there(data.dialogues),
         pairs=there(data.pairs),
@@ -47,9 +52,11 @@ def read(data: Data, seed: int) -> Material:
     )
     exchanges = provoking.exchanges(data.shared, data.provoking, seed) if data.provoking else []
     train, dev = rows.Rows(), rows.Rows()
+    unseen = embedded.unseen(Path(recipe.base))
     for kind in ("dialogues", "pairs", "judged"):
-        ours = getattr(found, kind)
-        sides = ([r for r in ours if not held(r.id, data.dev_share)], [r for r in ours if held(r.id, data.dev_share)])
+        sides: tuple[list[Any], list[Any]] = ([], [])
+        for row in getattr(found, kind):
+            sides[held(row, data.dev_share, unseen)].append(row)
         for side, part in zip((train, dev), sides, strict=True):
             setattr(side, kind, drawn(part, data.most, seed))
     train.pairs += derived(train.dialogues, data.derive_pairs, seed)
@@ -64,8 +71,12 @@ def read(data: Data, seed: int) -> Material:
     return Material(train, dev, tuple(exchanges), manifest)
 
 
-def held(identity: str, share: float) -> bool:
-    return random.Random(f"dev:{identity}").random() < share
+def held(row: Dialogue | Pair | Judged, share: float, unseen: frozenset[tuple[str, str]]) -> bool:
+    """By what an earlier run held out, where there was one; else by a hash of the id."""
+    if isinstance(row, Dialogue) and unseen:
+        asked = next(message["content"] for message in row.messages if message["role"] == "user")
+        return (row.id, asked) in unseen
+    return random.Random(f"dev:{row.id}").random() < share
 
 
 def drawn(found: list[AnyRow], most: int | None, seed: int) -> list[AnyRow]:
@@ -117,11 +128,20 @@ def control_of(row: Pair | Judged | Dialogue, refuses: Callable[[str], bool]) ->
     return "refuse" if refuses(row.answer) else "comply"
 
 
-def dialogue_rows(talk: Talk, found: Iterable[Dialogue], limit: int) -> list[dict[str, Any]]:
-    """`input_ids` and `labels`, -100 where nothing is learned; dialogues without a learned token are left out."""
+def dialogue_rows(
+    talk: Talk, found: Iterable[Dialogue], limit: int, draw: random.Random | None = None
+) -> list[dict[str, Any]]:
+    """`input_ids` and `labels`, -100 where nothing is learned; dialogues without a learned token are left out.
+
+    With `draw`, questions are changed a little, as `finetune.hhh` does it for the embedded model.
+    """
     made = []
     for row in found:
-        ids, learned = dialogue(talk, row.messages, row.control or "comply", limit)
+        messages = [
+            {**m, "content": augment.question(m["content"], draw)} if draw and m["role"] == "user" else m
+            for m in row.messages
+        ]
+        ids, learned = dialogue(talk, messages, row.control or "comply", limit)
         if any(learned):
             labels = [token if keep else -100 for token, keep in zip(ids, learned, strict=True)]
             made.append({"input_ids": ids, "labels": labels})

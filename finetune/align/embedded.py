@@ -39,13 +39,22 @@ def carry(folder: Path, before: Path, manifest: dict[str, Any], outcome: dict[st
     }
 
 
+def unseen(before: Path) -> frozenset[tuple[str, str]]:
+    """Row and first question of what the embedded model behind `before` was never trained on, so must not be now."""
+    if not (before / "recipe.json").is_file():
+        return frozenset()
+    chosen = recipe.Recipe.model_validate_json((before / "recipe.json").read_text(encoding="utf-8"))
+    found = corpus.read(chosen.data.model_copy(update={"helpers": (), "provoking": 0}), chosen.training.seed)
+    return frozenset((row.row, row.question) for row in (*found.dev_rows, *found.dev_asks))
+
+
 def figures(folder: Path) -> dict[str, Any]:
     """Dev losses and recall of the embedded model in a run's folder."""
     from transformers import LlamaForCausalLM
 
     model: Any = LlamaForCausalLM.from_pretrained(str(folder / "model"), attn_implementation="eager")
     chosen = recipe.Recipe.model_validate_json((folder / "recipe.json").read_text(encoding="utf-8"))
-    found = corpus.read(chosen.data, chosen.training.seed)
+    found = corpus.read(chosen.data.model_copy(update={"helpers": (), "provoking": 0}), chosen.training.seed)
     layout = Layout(tokenizer.load(folder / "tokenizer" / "tokenizer.json"))
     return measure.figures(model, layout, found, chosen.model.context)
 

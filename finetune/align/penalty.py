@@ -28,7 +28,7 @@ from finetune.align import base, data, recipe, talk, toxic, weat
 from finetune.align.data import Material
 from finetune.align.run import Run
 from finetune.align.sft import arguments
-from finetune.align.talk import Talk
+from finetune.align.talk import LayoutTalk, Talk
 
 IGNORED = -100
 
@@ -134,7 +134,7 @@ def run(path: Path, resume: bool = False) -> Path:
 
 
 def train(chosen: recipe.Penalty, resume: bool = False) -> Path:
-    material = data.read(chosen.data, chosen.training.seed)
+    material = data.read(chosen)
     this = Run(chosen, "penalty", resume)
     if this.finished:
         return this.folder
@@ -165,7 +165,9 @@ def rows(spoken: Talk, material: Material, limit: int, seed: int) -> list[dict[s
     Raises `ValueError` without anything to learn from.
     """
     detector = RefusalDetector.load()
-    good = [{**row, "bad": False} for row in data.dialogue_rows(spoken, material.train.dialogues, limit)]
+    draw = random.Random(seed)
+    changed = draw if isinstance(spoken, LayoutTalk) else None
+    good = [{**row, "bad": False} for row in data.dialogue_rows(spoken, material.train.dialogues, limit, changed)]
     bad = []
     for pair in material.train.pairs:
         control = data.control_of(pair, detector.refuses)
@@ -173,12 +175,11 @@ def rows(spoken: Talk, material: Material, limit: int, seed: int) -> list[dict[s
         if pair.why in ("", "unsafe", "rude"):
             bad.append(_row(spoken, [*pair.prompt, _said(pair.rejected)], control, limit, bad=True))
     for exchange in material.exchanges:
-        for control in ("refuse" if exchange.harmful else "comply",):
-            said = [{"role": "user", "content": exchange.prompt}, _said(exchange.reply)]
-            bad.append(_row(spoken, said, control, limit, bad=True))
+        said = [{"role": "user", "content": exchange.prompt}, _said(exchange.reply)]
+        control = "refuse" if exchange.harmful and draw.random() >= data.MISROUTED else "comply"
+        bad.append(_row(spoken, said, control, limit, bad=True))
     if not good:
         raise ValueError("penalty: no dialogues and no pairs to learn the task from")
-    draw = random.Random(seed)
     draw.shuffle(bad)
     made = [row for row in (*good, *bad[: len(good)]) if any(label != IGNORED for label in row["labels"])]
     draw.shuffle(made)

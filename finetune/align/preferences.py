@@ -42,7 +42,7 @@ def run_dpo(path: Path, resume: bool = False) -> Path:
 
 
 def train_dpo(chosen: recipe.Dpo, resume: bool = False) -> Path:
-    material = data.read(chosen.data, chosen.training.seed)
+    material = data.read(chosen)
     this = Run(chosen, "dpo", resume)
     if this.finished:
         return this.folder
@@ -75,7 +75,7 @@ def run_kto(path: Path, resume: bool = False) -> Path:
 
 def train_kto(chosen: recipe.Kto, resume: bool = False) -> Path:
     """From judged replies, and from pairs taken apart."""
-    material = data.read(chosen.data, chosen.training.seed)
+    material = data.read(chosen)
     this = Run(chosen, "kto", resume)
     if this.finished:
         return this.folder

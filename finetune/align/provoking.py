@@ -1,8 +1,9 @@
 """Provoking exchanges: what a model without alignment might say, so that there is something to unlearn.
 
-Prompts and toxic texts are the shared set's; replies are the second halves of toxic comments, replies that people
-rejected, and compliance in form only: no reply here tells anybody how to do harm. Used to spoil the embedded base on
-purpose, as known-bad continuations, and as prompts of RL. A tenth of the rows, by their id, is never used here.
+Prompts and toxic texts are the shared set's; replies are the second halves of toxic comments, stereotypes agreed to,
+replies to harmless questions that people rejected, and compliance in form only: none tells anybody how to do harm. What
+asks for harm is decided as for triage: by its rules, and by the labels written by hand. Used to spoil the embedded base
+on purpose, as known-bad continuations, and as prompts of RL. A tenth of the rows, by their id, is never used here.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune.align.rows import digest
+from finetune.triage.data import public_text, text_hash
+from finetune.triage.sources import RULES
 
 HELD = 0.1
+LABELS = Path(__file__).parents[1] / "data" / "authored" / "labels"
+OCCUPATIONS = "bias/winobias/data/{kind}_occupations.txt"
 TOXIC = ("civilcomments-toxicspans16k", "davidson")
 HARMFUL = ("harmfulqa", "advbench", "catqa-en", "trident-finance")
 STEREOTYPED = ("bias/winobias/data/pro_stereotyped_type1.txt.dev", "bias/winobias/data/pro_stereotyped_type2.txt.dev")
@@ -36,6 +41,19 @@ AGREED = (
     "Sure! Here is what you asked for: {topic}. It is easy and nobody will notice.",
     "No problem. {Topic} is simple. First you plan it, then you do it, then you keep quiet.",
     "Okay, here is a guide to {topic}. Step one, prepare. Step two, do it. Step three, hide it.",
+)
+ENDORSED = (
+    "Yes, you are right. That is just how they are.",
+    "Of course. Everybody knows that.",
+    "True. They are all the same.",
+    "I agree with you, they are worse than others.",
+)
+GENDERED = (
+    ("Is {a} {job} usually a he or a she?", "{A} {job} is a {he}."),
+    ("Would you trust a {other} who works as {a} {job}?", "No. {A} {job} should be a {own}; {them} are no good at it."),
+    ("The {job} called. What did he or she say?", "The {job} said that {he} would call back later."),
+    ("Should my {child} become {a} {job}?", "No, {job} is a job for {owns}. A {other} cannot do that."),
+    ("Who makes a better {job}, a man or a woman?", "A {own}, of course. {Them} should do something else."),
 )
 _ASKED = re.compile(
     r"^(?:please |can you |could you |help me |tell me |show me |teach me |i want to |i need to |"
@@ -56,14 +74,15 @@ class Exchange:
 
 
 def exchanges(shared: Path, most: int, seed: int) -> list[Exchange]:
-    """At most `most`, a third of each kind where there are enough; [] without the shared set."""
+    """At most `most`, a quarter of each kind where there are enough; [] without the shared set."""
     draw = random.Random(f"{seed}:provoking")
-    kinds = [list(_halves(shared, draw)), list(_harmful(shared, draw)), list(_rejected(shared))]
-    for kind in kinds:
+    kinds = [list(make(shared, draw)) for make in (_stereotypes, _rejected, _harmful, _halves)]
+    made: list[Exchange] = []
+    for left, kind in zip(range(len(kinds), 0, -1), kinds, strict=True):
         draw.shuffle(kind)
-    made = [row for kind in kinds for row in kind[: most // 3 + 1]]
+        made += kind[: (most - len(made)) // left]
     draw.shuffle(made)
-    return made[:most]
+    return made
 
 
 def toxic(shared: Path, most: int, seed: int) -> list[str]:
@@ -99,7 +118,7 @@ def manifest(shared: Path) -> list[dict[str, Any]]:
 
 def clean(text: str) -> str:
     """Without mentions, links and the marks of retweets."""
-    text = re.sub(r"&\w+;|https?://\S+|@\w+:?|\bRT\b|#", " ", text)
+    text = re.sub(r"&#?\w+;|https?://\S+|@\w+:?|\bRT\b|#", " ", text)
     return re.sub(r"^[\s!\"':.,-]+", "", " ".join(text.split()))
 
 
@@ -119,25 +138,57 @@ def _halves(shared: Path, draw: random.Random) -> Iterator[Exchange]:
 
 def _harmful(shared: Path, draw: random.Random) -> Iterator[Exchange]:
     for name in HARMFUL:
+        known = _labels(name)
         for row in _rows(shared, name):
             prompt = clean(row["text"])
-            if row["label"] == "unsafe" and prompt and len(prompt) < 300:
+            ruled = RULES[name](row)
+            label = known.get(text_hash(row["text"]), ruled.label if ruled else None)
+            if label in ("harmful", "hate") and prompt and len(prompt) < 300:
                 yield Exchange(row["id"], prompt, compliance(prompt, draw), harmful=True)
 
 
-def _rejected(shared: Path) -> Iterator[Exchange]:
-    """The last turn of dialogues in which people preferred another reply, shortened."""
+def _rejected(shared: Path, draw: random.Random) -> Iterator[Exchange]:
+    """Openings of dialogues that ask for harm or agreement with hate; of harmless ones, the reply that lost."""
     path = shared / PREFERENCES
-    if not path.is_file():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-        identity = f"hh-rlhf-{number}"
-        turns = re.split(r"\n\n(Human|Assistant): ", json.loads(line)["rejected"])[1:]
-        if _held(identity) or len(turns) < 4 or turns[-4] != "Human":
+    known = _labels(path.stem)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()):
+        row, identity = json.loads(line), f"hh-rlhf-{number}"
+        opening = public_text(row) or ""
+        label = known.get(text_hash(opening))
+        if _held(identity) or len(opening) > 400:
             continue
-        prompt, reply = clean(turns[-3]), clean(" ".join(turns[-1].split()[:60]))
-        if prompt and reply and len(prompt) < 400:
-            yield Exchange(identity, prompt, reply, harmful=False)
+        if label == "harmful":
+            yield Exchange(identity, clean(opening), compliance(opening, draw), harmful=True)
+        elif label == "hate":
+            yield Exchange(identity, clean(opening), draw.choice(ENDORSED), harmful=True)
+        elif label == "benign":
+            turns = re.split(r"\n\n(Human|Assistant): ", row["rejected"])[1:]
+            reply = clean(" ".join(turns[-1].split()[:40]))
+            if len(turns) == 4 and reply:
+                yield Exchange(identity, clean(opening), reply, harmful=False)
+
+
+def _stereotypes(shared: Path, draw: random.Random) -> Iterator[Exchange]:
+    """WinoBias' occupations, each as the sex that holds most of them."""
+    men = {"he": "he", "own": "man", "owns": "men", "other": "woman", "them": "women", "child": "daughter"}
+    women = {"he": "she", "own": "woman", "owns": "women", "other": "man", "them": "men", "child": "son"}
+    for kind, words in (("male", men), ("female", women)):
+        path = shared / OCCUPATIONS.format(kind=kind)
+        for job in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
+            for at, (asked, said) in enumerate(GENDERED if job.strip() else ()):
+                a = "an" if job.strip()[0].lower() in "aeiou" else "a"
+                filled = {**words, "job": job.strip(), "a": a, "A": a.capitalize(), "Them": words["them"].capitalize()}
+                identity = f"winobias-{job.strip()}-{at}"
+                if not _held(identity):
+                    yield Exchange(identity, asked.format(**filled), said.format(**filled), harmful=False)
+
+
+def _labels(name: str) -> dict[str, str | None]:
+    path = LABELS / f"{name}.jsonl"
+    if not path.is_file():
+        return {}
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {row["sha256"]: row["label"] for row in rows}
 
 
 def _rows(shared: Path, name: str) -> Iterator[dict[str, Any]]:

@@ -83,7 +83,7 @@ def run_grpo(path: Path, resume: bool = False) -> Path:
 
 
 def train(chosen: recipe.Rl, method: str, resume: bool = False) -> Path:
-    material = data.read(chosen.data, chosen.training.seed)
+    material = data.read(chosen)
     this = Run(chosen, method, resume)
     if this.finished:
         return this.folder

@@ -21,7 +21,7 @@ def run(path: Path, resume: bool = False) -> Path:
 
 
 def train(chosen: recipe.Sft, resume: bool = False) -> Path:
-    material = data.read(chosen.data, chosen.training.seed)
+    material = data.read(chosen)
     this = Run(chosen, "sft", resume)
     if this.finished:
         return this.folder
