@@ -39,6 +39,7 @@ from gateway.probes import suites
 from gateway.probes.runner import Prober
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
+from gateway.record.tracing import Traces
 from gateway.upstream.base import Upstream
 
 
@@ -59,6 +60,7 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             model = upstream or build_upstream(config, metrics)
             probes = suites.load(config.probes.folder)
             service.audit = build_audit(config, metrics)
+            service.traces = Traces(config.tracing) if config.tracing.endpoint else None
             await asyncio.gather(model.start(), guard.warm())
             if service.audit is not None:
                 await service.audit.start()
@@ -89,6 +91,8 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             await asyncio.gather(model.close(), guard.close())
             if service.audit is not None:
                 await service.audit.close()
+            if service.traces is not None:
+                await asyncio.to_thread(service.traces.close)
 
     app = FastAPI(
         title="hhh-gateway",

@@ -32,7 +32,7 @@ def observed(endpoint: str, answer: Answer) -> Endpoint:
 
     async def handle(request: Request) -> Response:
         service: Service = request.app.state.service
-        seen = service.observe(endpoint, request_id(request))
+        seen = service.observe(endpoint, request_id(request), request.headers)
         try:
             service.keys.check(request.headers.get("authorization"), request.headers.get("x-api-key"))
             return await answer(request, service, seen)
@@ -61,7 +61,7 @@ def guarded(form: Form) -> Endpoint:
         raw = await read_body(request, service.config.limits.body_bytes)
         on_block = request.headers.get("x-guardrail-on-block") or pipeline.guard.policy.rules.on_block
         call = parse(form, raw, service.config.limits, seen.request_id, on_block)
-        seen.stream = call.stream
+        seen.stream, seen.model = call.stream, call.model
         if call.stream:
             return await _streamed(request, pipeline, call, seen, service.config.keepalive_seconds)
         return await _whole(request, pipeline, call, seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +14,7 @@ from gateway.probes.runner import Prober
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.record.observation import Observation
+from gateway.record.tracing import Traces
 
 
 @dataclass(slots=True)
@@ -29,6 +31,7 @@ class Service:
     weights: str = ""
     audit: Recorder | None = None
     prober: Prober | None = None
+    traces: Traces | None = None
 
     def loaded(self) -> Pipeline:
         """The pipeline. Raises `Draining` while it is not there yet."""
@@ -46,7 +49,7 @@ class Service:
             return "audit store not ready"
         return "ready" if await self.pipeline.upstream.ready() else "upstream not ready"
 
-    def observe(self, endpoint: str, request_id: str) -> Observation:
+    def observe(self, endpoint: str, request_id: str, headers: Mapping[str, str]) -> Observation:
         pipeline = self.pipeline
         policy = pipeline.guard.policy if pipeline else None
         return Observation(
@@ -57,4 +60,5 @@ class Service:
             request_id,
             audit=self.audit,
             weights=self.weights,
+            trace=self.traces.begin(endpoint, headers) if self.traces is not None else None,
         )

@@ -12,6 +12,7 @@ import structlog
 
 from gateway.record.audit.entry import Audit, Entry, fingerprint
 from gateway.record.metrics import Metrics
+from gateway.record.tracing import Trace
 
 
 @dataclass(slots=True)
@@ -55,6 +56,9 @@ class Observation:
     sha256: str = ""
     text: str | None = None
     recorded: bool = False
+    trace: Trace | None = None
+    model: str = ""
+    used: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -66,6 +70,8 @@ class Observation:
             self.add(stage, time.perf_counter() - began)
 
     def add(self, stage: str, seconds: float) -> None:
+        if self.trace is not None:
+            self.trace.stage(stage, seconds)
         if stage == "upstream":
             self.upstream_seconds += seconds
         else:
@@ -136,6 +142,7 @@ class Observation:
             counted = found.get(f"{kind}_tokens", found.get(f"{other}_tokens"))
             if isinstance(counted, int) and counted > 0:
                 self.metrics.count("tokens_total", counted, type=kind)
+                self.used[other] = self.used.get(other, 0) + counted
 
     def latency_ms(self) -> dict[str, float]:
         """Milliseconds so far: in all, in the checks, and waiting for the model."""
@@ -195,6 +202,8 @@ class Observation:
         self.metrics.observe("overhead_seconds", max(0.0, ours), endpoint=self.endpoint)
         if self.upstream_seconds:
             self.metrics.observe("upstream_duration_seconds", self.upstream_seconds)
+        if self.trace is not None:
+            self.trace.end(self._said(outcome or self.decision), self.error)
         structlog.get_logger().info(
             "request",
             request_id=self.request_id,
@@ -210,3 +219,21 @@ class Observation:
             error=self.error,
             **{f"{name}_ms": value for name, value in self.latency_ms().items()},
         )
+
+    def _said(self, outcome: str) -> dict[str, Any]:
+        """What a trace says of the request."""
+        return {
+            "gen_ai.request.model": self.model,
+            **{f"gen_ai.usage.{kind}_tokens": count for kind, count in self.used.items()},
+            "hhh.request_id": self.request_id,
+            "hhh.outcome": outcome,
+            "hhh.policy.name": self.policy,
+            "hhh.policy.version": self.policy_version,
+            "hhh.triage.label": self.label,
+            "hhh.triage.score": round(self.score, 4),
+            "hhh.route": self.route,
+            "hhh.stage": self.stage,
+            "hhh.rail": self.rail,
+            "hhh.category": self.category,
+            "hhh.stream": self.stream,
+        }
