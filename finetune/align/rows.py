@@ -117,12 +117,16 @@ def read(
     pairs: Sequence[Path] = (),
     judged: Sequence[Path] = (),
     on_bad_rows: Literal["stop", "skip"] = "stop",
+    required: Sequence[str] = (),
 ) -> Rows:
-    """Files, or folders of *.jsonl. Raises `BadRows`, or `FileNotFoundError` for a path that is not there."""
+    """Files, or folders of *.jsonl; `required` are keys that every row must have besides those of its kind.
+
+    Raises `BadRows`, or `FileNotFoundError` for a path that is not there.
+    """
     found = Rows()
-    found.dialogues = _read(dialogues, _dialogues, found)
-    found.pairs = _read(pairs, _pairs, found)
-    found.judged = _read(judged, _judged, found)
+    found.dialogues = _read(dialogues, _dialogues, found, required)
+    found.pairs = _read(pairs, _pairs, found, required)
+    found.judged = _read(judged, _judged, found, required)
     if found.problems and on_bad_rows == "stop":
         raise BadRows(found.problems)
     return found
@@ -132,14 +136,16 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _read(paths: Sequence[Path], parse: Callable[[dict[str, Any]], list[Row]], into: Rows) -> list[Row]:
+def _read(
+    paths: Sequence[Path], parse: Callable[[dict[str, Any]], list[Row]], into: Rows, required: Sequence[str]
+) -> list[Row]:
     rows: list[Row] = []
     seen: dict[str, str] = {}
     for path in _files(paths):
         kept = bad = 0
         for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
             try:
-                row = _load(line)
+                row = _load(line, required)
                 identity = row["id"]
                 if identity in seen:
                     raise ValueError(f"id {identity!r} is also at {seen[identity]}")
@@ -165,7 +171,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             raise FileNotFoundError(f"{path}: no such file or folder")
 
 
-def _load(line: bytes) -> dict[str, Any]:
+def _load(line: bytes, required: Sequence[str]) -> dict[str, Any]:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -180,6 +186,9 @@ def _load(line: bytes) -> dict[str, Any]:
         raise ValueError("not an object")
     if not isinstance(row.get("id"), str) or not row["id"]:
         raise ValueError("no id")
+    for key in required:
+        if key not in row:
+            raise ValueError(f"no {key}")
     return row
 
 
