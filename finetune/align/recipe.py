@@ -48,6 +48,7 @@ class Training(Part):
     device: Literal["cpu", "auto"] = Field("auto", description="auto: a GPU where there is one.")
     threads: int = Field(0, ge=0, description="Threads of torch on a CPU; 0: as torch chooses.")
     bf16: bool = False
+    group_by_length: bool = Field(True, description="Rows of like length together; off where runs are to be compared.")
     recompute: bool = Field(False, description="Activation checkpointing: less memory, about a fifth slower.")
     log_steps: int = Field(5, ge=1)
     checkpoint_steps: int = Field(100, ge=1)

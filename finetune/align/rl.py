@@ -7,6 +7,7 @@ weight of toxicity is learned (Dai et al. 2023, Safe RLHF): lambda <- max(0, lam
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +21,11 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from classifiers.refusal import RefusalDetector
 from finetune.align import base, data, recipe, reward, talk, toxic
 from finetune.align.data import MISROUTED, Material
-from finetune.align.run import Run
+from finetune.align.run import METRICS, Run
 from finetune.align.talk import Talk
 
 TOXICITY = 0  # its place among the reward functions
+MULTIPLIER = "lagrangian/multiplier"
 
 
 class TokenPrompts:
@@ -44,10 +46,14 @@ class Grpo(TokenPrompts, GRPOTrainer):  # type: ignore[misc]
 
 
 class Multiplier(TrainerCallback):  # type: ignore[misc]
-    """The Lagrange multiplier of toxicity: one step up or down per log, in the trainer's own reward weights."""
+    """The Lagrange multiplier of toxicity: one step up or down per log, in the trainer's own reward weights.
 
-    def __init__(self, settings: recipe.Lagrangian) -> None:
+    A resumed run finds it in the run's `metrics`.
+    """
+
+    def __init__(self, settings: recipe.Lagrangian, metrics: Path) -> None:
         self.settings = settings
+        self.metrics = metrics
         self.value = settings.start
         self.trainer: Any = None
 
@@ -55,12 +61,19 @@ class Multiplier(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
         self._set()
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step and self.metrics.is_file():
+            rows = map(json.loads, self.metrics.read_text(encoding="utf-8").splitlines())
+            known = [row[MULTIPLIER] for row in rows if row["step"] <= state.global_step and MULTIPLIER in row]
+            self.value = known[-1] if known else self.value
+            self._set()
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if not logs or "rewards/toxicity/mean" not in logs:
             return
         cost = -float(logs["rewards/toxicity/mean"])
         self.value = step(self.value, cost, self.settings)
-        logs["lagrangian/multiplier"] = self.value
+        logs[MULTIPLIER] = self.value
         self._set()
 
     def _set(self) -> None:
@@ -97,7 +110,7 @@ def train(chosen: recipe.Rl, method: str, resume: bool = False) -> Path:
     judge = reward.Judge(RefusalDetector.load(), classifier)
     kinds: dict[str, tuple[Any, Any]] = {"rloo": (Rloo, RLOOConfig), "grpo": (Grpo, GRPOConfig)}
     trainer_kind, config_kind = kinds[method]
-    multiplier = Multiplier(chosen.lagrangian) if chosen.lagrangian else None
+    multiplier = Multiplier(chosen.lagrangian, this.folder / METRICS) if chosen.lagrangian else None
     trainer = trainer_kind(
         model=model,
         reward_funcs=reward.functions(judge),

@@ -6,6 +6,7 @@ What every method shares around its trainer. A run whose result.json is there is
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -69,6 +70,8 @@ class Run:
             "save_total_limit": 1,
             "report_to": "none",
             "disable_tqdm": True,
+            # Several processes on a CPU (torchrun) talk through gloo.
+            **({"ddp_backend": "gloo"} if processes() > 1 and not torch.cuda.is_available() else {}),
             "dataloader_pin_memory": torch.cuda.is_available(),
             **more,
         }
@@ -95,6 +98,7 @@ class Run:
             self.write("result.json", outcome)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             (self.folder / "CARD.md").write_text(card(self.recipe, self.method, outcome), encoding="utf-8")
+        trainer.accelerator.wait_for_everyone()
         return self.folder
 
     def save(self, trainer: Any, talk: Talk) -> None:
@@ -179,9 +183,11 @@ class Record(TrainerCallback):  # type: ignore[misc]
 
 def is_main() -> bool:
     """Whether this process writes files; torchrun starts several."""
-    import os
-
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def card(recipe: Recipe, method: str, outcome: dict[str, Any]) -> str:

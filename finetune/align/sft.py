@@ -37,17 +37,12 @@ def train(chosen: recipe.Sft, resume: bool = False) -> Path:
         processing_class=spoken.tokenizer,
         peft_config=base.adapter(chosen.lora),
     )
-    dev = data.dialogue_rows(spoken, material.dev.dialogues, limit)
-    return this.train(trainer, spoken, material.manifest, **measured(trainer, dev))
+    return this.train(trainer, spoken, material.manifest)
 
 
 def arguments(this: Run) -> dict[str, Any]:
     return this.arguments(
         max_length=None,  # cut by us, so that a row and its mask stay together
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="group_by_length" if this.recipe.training.group_by_length else "random",
         packing=False,
     )
-
-
-def measured(trainer: Any, dev: list[dict[str, Any]]) -> dict[str, Any]:
-    return {}

@@ -119,10 +119,9 @@ def read(recipe: Data, seed: int) -> Corpus:
     if recipe.provoking:
         corpus.toxic = provoking.toxic(recipe.shared, recipe.provoking, seed)
         corpus.exchanges = provoking.exchanges(recipe.shared, recipe.provoking, seed)
-        for found in provoking.manifest(recipe.shared):
-            name = Path(found["source"]).stem
-            used = sum(exchange.id.startswith(name[:7]) for exchange in corpus.exchanges)
-            corpus.sources.append(Source(f"shared/{found['source']}", used, found["sha256"], "see ATTRIBUTION.md"))
+        for file in provoking.manifest(recipe.shared):
+            used = sum(exchange.id.startswith(Path(file["source"]).stem[:7]) for exchange in corpus.exchanges)
+            corpus.sources.append(Source(f"shared/{file['source']}", used, file["sha256"], "see ATTRIBUTION.md"))
     return corpus
 
 
