@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from finetune.hhh.recipe import Data
+from finetune.suite.held_out import trainable, trainable_row
 
 LICENCES = {
     "authored": "Apache-2.0 (written for this repository)",
@@ -92,7 +93,7 @@ class Corpus:
 def read(recipe: Data, seed: int) -> Corpus:
     """The corpus of a recipe. Raises `ValueError`, naming file and line, for an authored row that is malformed."""
     corpus = Corpus()
-    for path in sorted(recipe.authored.glob("*.jsonl")):
+    for path in sorted(trainable(recipe.authored).glob("*.jsonl")):
         rows = [_dialogues(line, f"{path}:{number}") for number, line in _lines(path)]
         for dialogues in rows:
             _split(corpus, dialogues, recipe, seed)
@@ -137,6 +138,7 @@ def _dialogues(line: str, where: str) -> list[Dialogue]:
         raise ValueError(f"{where}: unknown control {control!r}")
     if len(turns) % 2 or roles != ["user", "assistant"] * (len(turns) // 2) or not all(turns):
         raise ValueError(f"{where}: turns do not alternate between user and assistant")
+    trainable_row(identity, where)
     distinct = list(dict.fromkeys(phrasing for phrasing in phrasings if phrasing))
     return [Dialogue(identity, control, category, (ask, *turns[1:]), i) for i, ask in enumerate(distinct)]
 
