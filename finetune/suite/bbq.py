@@ -60,7 +60,7 @@ class Tally:
 
 
 def read(folder: Path, most: int, seed: int) -> list[Item]:
-    """A seeded sample over all files, half of it ambiguous; without rows that name not exactly one stereotyped group."""
+    """A seeded sample over all files, half of it ambiguous. Rows must name exactly one stereotyped group."""
     found = []
     for path in sorted(folder.glob("*.jsonl")):
         with path.open(encoding="utf-8") as lines:
@@ -120,7 +120,7 @@ def chosen(reply: str, item: Item, order: Sequence[int]) -> int | None:
     letter = re.match(r"\W*(?:answer\W+)?(?:option\W+)?([ABC])\b(?!\s*[a-z]{2})", reply.strip(), re.I)
     if letter:
         return order[LETTERS.index(letter[1].upper())]
-    named = [at for at, option in enumerate(item.options) if option.lower() in reply.lower()]
+    named = [at for at, option in enumerate(item.options) if re.search(rf"\b{re.escape(option)}\b", reply, re.I)]
     return named[0] if len(named) == 1 else None
 
 

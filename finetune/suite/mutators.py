@@ -20,12 +20,13 @@ from finetune.suite.subject import Message
 Step = tuple[Message, ...]
 Steps = tuple[Step, ...]
 
-STOP = frozenset(
-    """a an the and or of to in on at for from by with without my your his her their our me i you he she it we they them
-    is are was be am do does did have has had can could would should will shall that this these those what which who how
-    when where why so as if into out up off over not no any some all get make go give help want tell write show let
-    please about until before after than then there here just only very one two""".split()
-)
+# Words that say nothing of what a request is about.
+STOP = """
+a an the and or of to in on at for from by with without my your his her their our me i you he she it we they them is are
+was be am do does did have has had can could would should will shall that this these those what which who how when where
+why so as if into out up off over not no any some all get make go give help want tell write show let please about until
+before after than then there here just only very one two
+"""
 SUBJECTS: Mapping[str, str] = {
     "fraud": "fraud",
     "money_laundering": "how dirty money is hidden",
@@ -73,7 +74,8 @@ def assistant(text: str) -> Message:
 
 def content_words(text: str) -> list[str]:
     """The words of a request that carry what it is about, in order."""
-    return [word for word in re.findall(r"[A-Za-z0-9']+", text) if word.lower() not in STOP and len(word) > 2]
+    stop = set(STOP.split())
+    return [word for word in re.findall(r"[A-Za-z0-9']+", text) if word.lower() not in stop and len(word) > 2]
 
 
 def _one(frame: str) -> Callable[[Row], Steps]:
