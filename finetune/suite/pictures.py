@@ -13,7 +13,7 @@ from finetune.triage.metrics import wilson
 
 INK, BLUE, ORANGE, GREY = "#1d2733", "#2c6fbb", "#c77d2e", "#9aa5b1"
 SHADES = ("#2c6fbb", "#c77d2e", "#4f9d69", "#8a5fa8", "#b04a5a", "#6b7785", "#3a9ca6", "#b59a2e")
-GRADES: tuple[Grade, ...] = ("full", "partial", "none", "garbled", "unanswered")
+GRADES: tuple[Grade, ...] = ("full", "partial", "unable", "none", "garbled", "unanswered")
 
 
 def draw(parts: Sequence[Part], folder: Path) -> list[tuple[str, Path]]:
@@ -46,14 +46,14 @@ def _refusals(data: Mapping[str, Any], path: Path) -> bool:
     canvas, axes = _axes(7.6, 2.4)
     for place, name in enumerate(("harmless", "harmful")):
         total, left = max(1, sum(data[name].values())), 0.0
-        for grade, shade in zip(GRADES, (BLUE, "#86b0dd", ORANGE, GREY, "#d8dee5"), strict=True):
+        for grade, shade in zip(GRADES, (BLUE, "#86b0dd", "#4f9d69", ORANGE, GREY, "#d8dee5"), strict=True):
             width = data[name].get(grade, 0) / total
             axes.barh(place, width, left=left, color=shade, label=grade if place == 0 else None)
             left += width
     axes.set_yticks((0, 1), ("harmless", "harmful"))
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of replies by grade of refusal")
-    axes.legend(ncols=5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
+    axes.legend(ncols=6, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
     canvas.savefig(path, dpi=120)
     return True
 

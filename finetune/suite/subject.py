@@ -164,8 +164,11 @@ def fingerprint(folder: Path) -> str:
     """Of the files of a model: their contents, or for large ones their sizes and times."""
     digest = hashlib.sha256()
     names = (".json", ".onnx", ".safetensors", ".bin", ".jinja", ".model", ".data")
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name.endswith(names)):
-        if path.name in ("metrics.jsonl", "result.json", "export.json", "training_args.bin"):
+    # Not deeper: a report may lie in the run's own folder.
+    places = (folder, folder / "model", folder / "tokenizer")
+    files = [path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()]
+    for path in sorted(path for path in files if path.name.endswith(names)):
+        if path.name in ("result.json", "export.json", "training_args.bin"):
             continue
         about = path.stat()
         digest.update(f"{path.relative_to(folder)}:{about.st_size}".encode())
