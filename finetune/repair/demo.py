@@ -25,14 +25,15 @@ from finetune.triage.model import base_folder
 
 AUTHORED = Path("finetune/data/authored")
 FRIGHTENING = (
-    "abuse", "arson", "assault", "attack", "beat", "bite", "blackmail", "blast", "bleed", "blood", "blow up", "bomb",
-    "break into", "bribe", "burn", "butcher", "cheat", "choke", "corpse", "counterfeit", "crack", "crash", "crime",
-    "criminal", "cut", "dead", "death", "destroy", "die", "drown", "drug", "dump", "execute", "explode", "exploit", "fake",
-    "fight", "fire", "forge", "fraud", "genocide", "gun", "hack", "hang", "harm", "hate", "hijack", "hit", "hunt", "hurt",
-    "illegal", "infect", "inject", "kidnap", "kill", "knife", "launder", "leak", "malware", "murder", "overdose", "phishing",
-    "poison", "prison", "punch", "rape", "rob", "sabotage", "scam", "shoot", "shot", "slaughter", "smother", "smuggle", "spy",
-    "stab", "stalk", "starve", "steal", "strangle", "strike", "suicide", "terror", "terrorist", "threat", "threaten",
-    "toxic", "torture", "trap", "trick", "victim", "violent", "virus", "war", "weapon",
+    "abuse", "arson", "assault", "attack", "beat", "bite", "blackmail", "blast", "bleed", "blood", "blow up",
+    "bomb", "break into", "bribe", "burn", "butcher", "cheat", "choke", "corpse", "counterfeit", "crack", "crash",
+    "crime", "criminal", "cut", "dead", "death", "destroy", "die", "drown", "drug", "dump", "execute", "explode",
+    "exploit", "fake", "fight", "fire", "forge", "fraud", "genocide", "gun", "hack", "hang", "harm", "hate",
+    "hijack", "hit", "hunt", "hurt", "illegal", "infect", "inject", "kidnap", "kill", "knife", "launder", "leak",
+    "malware", "murder", "overdose", "phishing", "poison", "prison", "punch", "rape", "rob", "sabotage", "scam",
+    "shoot", "shot", "slaughter", "smother", "smuggle", "spy", "stab", "stalk", "starve", "steal", "strangle",
+    "strike", "suicide", "terror", "terrorist", "threat", "threaten", "toxic", "torture", "trap", "trick",
+    "victim", "violent", "virus", "war", "weapon",
 )  # fmt: skip
 # What the over-refuser learns from, what it then judges as traffic, and what the repair may draw on.
 TAUGHT = ("alarm", "contrast", "everyday", "general", "inject", "plain", "twins")

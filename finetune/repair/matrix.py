@@ -79,7 +79,8 @@ def verdict(before: dict[str, Any], after: dict[str, Any], settings: Verdict) ->
 
 def turned(rows: Sequence[Row], before: Sequence[Route], after: Sequence[Route]) -> dict[str, Any]:
     """Messages whose refusal changed: how many for the better and the worse, and some of each to read."""
-    better, worse = [], []
+    better: list[dict[str, str]] = []
+    worse: list[dict[str, str]] = []
     for row, was, now in zip(rows, before, after, strict=True):
         if (was == "refuse") == (now == "refuse"):
             continue

@@ -12,12 +12,14 @@ from pathlib import Path
 from classifiers.text import normalise
 from finetune.repair.frames import holds
 from finetune.repair.records import HARMLESS, plain
+from finetune.suite.held_out import trainable
 from finetune.triage.data import read_jsonl, turn
 from finetune.triage.row import Row
 from gateway.report.odds import words
 
-# A word that more of the pool has than this says nothing about a text.
+# A word that more of the pool has than this share, and more rows than this, says nothing about a text.
 _COMMON = 0.02
+_FEW = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,10 @@ def made(text: str, label: str, category: str, source: str) -> Row:
 
 
 def read(files: Iterable[Path], unseen: Collection[str]) -> list[Written]:
-    """User messages without earlier turns; those whose key is in `unseen` are left out, and every text is read once."""
+    """User messages without earlier turns, each text once, less those whose key is in `unseen`. Raises `HeldOut`."""
     found: dict[str, Written] = {}
     for path in files:
-        for row in read_jsonl(path):
+        for row in read_jsonl(trainable(path)):
             text, before, kind = turn(row)
             if kind == "user" and not before and key(text) not in unseen:
                 category = plain(row["category"], row["label"])
@@ -80,8 +82,9 @@ class Pool:
     def opposite(self, text: str, harmless: bool, most: int, taken: Collection[str]) -> list[Written]:
         """Rows of the other side that share the rarest words with a text; none where they share only common ones."""
         scores: defaultdict[int, float] = defaultdict(float)
+        rare = max(_FEW, _COMMON * len(self.rows))
         for word in words(text):
-            if 0 < self._texts[word] <= _COMMON * len(self.rows):
+            if 0 < self._texts[word] <= rare:
                 for at in self._having[word]:
                     scores[at] += math.log(len(self.rows) / self._texts[word])
         near = sorted(scores, key=lambda at: -scores[at])

@@ -7,49 +7,25 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tokenizers import Tokenizer  # noqa: E402
-from tokenizers.models import WordPiece  # noqa: E402
-from tokenizers.normalizers import BertNormalizer  # noqa: E402
-from tokenizers.pre_tokenizers import BertPreTokenizer  # noqa: E402
-from tokenizers.processors import TemplateProcessing  # noqa: E402
-
 from classifiers.labels import LABELS  # noqa: E402
 from classifiers.message import Message  # noqa: E402
 from classifiers.triage import Triage  # noqa: E402
 from finetune.triage import batches, data, evaluate, export, train  # noqa: E402
 from finetune.triage.recipe import Data, Model, Recipe, Training  # noqa: E402
 from finetune.triage.row import Row  # noqa: E402
+from tests.finetune.encoders import tiny  # noqa: E402
 
 WORDS = {
     "benign": ["weather", "garden", "recipe", "train", "music"],
     "regulated_advice": ["pension", "mortgage", "shares", "savings", "insurer"],
     "harmful": ["launder", "bomb", "forge", "poison", "smuggle"],
 }
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A random encoder of two thin layers that knows a handful of words."""
-    folder = tmp_path_factory.mktemp("base")
-    words = [*SPECIAL, "please", "my", "about", "[", "]", "sep", *(word for words in WORDS.values() for word in words)]
-    tokenizer = Tokenizer(WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer()
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.post_processor = TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer.add_special_tokens(SPECIAL)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    return folder
+    words = ["please", "my", "about", "[", "]", "sep", *(word for words in WORDS.values() for word in words)]
+    return tiny(tmp_path_factory.mktemp("base"), words)
 
 
 @pytest.fixture
