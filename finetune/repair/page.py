@@ -143,11 +143,9 @@ def _model(found: dict[str, Any] | None) -> str:
         return ""
     rows = [[name, str(value)] for name, value in found.items() if not isinstance(value, dict)]
     shares = [
-        [name, Raw(percent(found["before"][name])), Raw(percent(found["after"][name]))]
-        for name in found.get("before", {})
-        if name in found.get("after", {})
+        [name, Raw(percent(found["before"][name])), Raw(percent(found["after"][name]))] for name in found["before"]
     ]
-    return f"<h2>The model</h2>{table(['', ''], rows)}{table(['', 'before', 'after'], shares) if shares else ''}"
+    return f"<h2>The model</h2>{table(['', ''], rows)}{table(['', 'before', 'after'], shares)}"
 
 
 def _turned(found: dict[str, Any]) -> str:

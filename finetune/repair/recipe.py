@@ -66,7 +66,8 @@ class Model(_Part):
     method: Literal["dpo", "kto"] = "dpo"
     recipe: Path = Field(description="A recipe of `hhh finetune dpo` or `kto`; its pairs are replaced by ours.")
     dialogues: list[Path] = Field(description="Authored dialogues: the answers and refusals that pairs are made of.")
-    most: int = Field(400, ge=1, description="Most pairs.")
+    most: int = Field(400, ge=2, description="Most pairs; half are harmless questions, half harmful.")
+    limit: int | None = Field(None, ge=1, description="At most so many rows of each set of the suite.")
 
 
 class Verdict(_Part):

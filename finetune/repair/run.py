@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.repair import contrast, matrix, page, pool, recipe, records, retrain, triggers
+from finetune.repair import contrast, matrix, model, page, pool, recipe, records, retrain, triggers
 from finetune.repair.contrast import Augmented
 from finetune.repair.judge import Judge
 from finetune.repair.pool import Pool, Written
@@ -68,6 +68,8 @@ def run(path: Path, resume: bool = False) -> dict[str, Any]:
     }
     if report["verdict"]["passed"] and chosen.weights_dir is not None:
         report["released"] = str(export.release(weights, chosen.weights_dir))
+    if chosen.model is not None:
+        report["model"] = model.run(chosen.model, chosen.run_dir / "model", found, sought, chosen.seed, resume)
     return _finish(chosen, report, began)
 
 

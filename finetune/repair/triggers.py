@@ -82,14 +82,15 @@ def _without_fall(one: Odds) -> Trigger:
 
 
 def _single(found: list[Trigger]) -> list[Trigger]:
-    """Without frames that do no more than a word in them."""
-    by_word = {one.part: one.fall for one in found if not is_frame(one.part)}
-    return [
-        one
-        for one in found
-        if not is_frame(one.part)
-        or one.fall > max((by_word[word] + _MORE for word in words_of(one.part) if word in by_word), default=-1.0)
-    ]
+    """Without frames that do no more than a word in them, or than a frame before them that they overlap."""
+    kept = [one for one in found if not is_frame(one.part)]
+    for frame in (one for one in found if is_frame(one.part)):
+        said = set(words_of(frame.part))
+        nested = [one for one in kept if (inner := set(words_of(one.part))) <= said or said <= inner]
+        if all(frame.fall > one.fall + _MORE for one in nested):
+            kept.append(frame)
+    chosen = {one.part for one in kept}
+    return [one for one in found if one.part in chosen]
 
 
 class _Refused:

@@ -21,9 +21,10 @@ _COMMON: Mapping[str, str] = {
 
 
 def exported(opinions: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows `{"id", "text", "label", "category", "pair_id", "author_note"}`, each text once, the last word on it.
+    """Rows `{"id", "text", "label", "category", "pair_id", "author_note", "key"}`, each text once, the last word on it.
 
-    What has no text (`audit.text: none`) is left out. `pair_id` is empty: nobody wrote a counterpart.
+    What has no text (`audit.text: none`) is left out. `pair_id` is empty: nobody wrote a counterpart. `key` is
+    the client key that the message came with, so that no key can teach much by itself.
     """
     by_text = {row["text"]: row for row in opinions if row["text"]}
     for row in by_text.values():
@@ -39,6 +40,7 @@ def exported(opinions: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             "category": category,
             "pair_id": "",
             "author_note": note,
+            "key": row["key"],
         }
 
 
