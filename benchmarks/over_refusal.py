@@ -8,8 +8,8 @@ Traffic is the dev file that no recipe trains on, in two halves that have nothin
 half is reported, which is more than users would do. The model behind the gateway is a stand-in that says one sentence.
 
 policy   the shipped classifier; the policy goes from operating point `balanced` to `permissive`. A minute.
-retrain  a small classifier, and the same recipe with the exported rows, three times each. Its encoder has two layers
-         (`--layers 6`: all). Minutes on two cores; trained weights that lie in the folder already are used again.
+retrain  a small classifier, and `hhh finetune repair` with the exported rows. Its encoder has two layers
+         (`--layers 6`: all). Minutes on one core; the small classifier is used again where it lies in the folder.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+from finetune.repair.demo import cut
 from gateway.report.odds import share
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAFFIC = ROOT / "finetune" / "data" / "authored" / "dev" / "judge.jsonl"
 HHH = Path(sys.executable).with_name("hhh")
 HARM = ("harmful", "hate", "self_harm", "prompt_injection")
-COPIES = 3
 Row = dict[str, Any]
 
 
@@ -59,35 +59,40 @@ def halves() -> tuple[list[Row], list[Row]]:
     return first, [row for row in rows if row not in first]
 
 
-def cut(folder: Path, layers: int) -> Path:
-    """The base encoder with its first layers only, which trains as much faster."""
-    from transformers import AutoTokenizer, BertModel
-
-    from finetune.triage.model import base_folder
-
-    if not (folder / "config.json").exists():
-        model = BertModel.from_pretrained(base_folder(None))
-        model.encoder.layer = model.encoder.layer[:layers]
-        model.config.num_hidden_layers = layers
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(base_folder(None)).save_pretrained(folder)
-    return folder
-
-
-def train(recipe: Path, folder: Path, exported: Path | None, layers: int) -> Path:
-    """Train into the folder; the weights."""
+def train(recipe: Path, folder: Path, layers: int) -> Path:
+    """Train the small classifier into the folder, unless it is there; its recipe, as a file in the folder."""
     plan = yaml.safe_load(recipe.read_text())
     plan |= {"run_dir": str(folder), "weights_dir": str(folder / "weights")}
     plan["model"]["base"] = str(cut(folder.parent / "base", layers))
-    if exported is not None:
-        plan["data"]["authored"] += [str(exported)] * COPIES
-        plan["data"]["train_only"] = [*plan["data"].get("train_only", []), str(exported)]
+    path = folder.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(plan))
     if not (folder / "weights" / "manifest.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder.with_suffix(".yaml")
-        path.write_text(yaml.safe_dump(plan))
         subprocess.run([HHH, "finetune", "triage", "--recipe", path], cwd=ROOT, check=True)
-    return folder / "weights"
+    return path
+
+
+def repair(recipe: Path, folder: Path, exported: Path) -> Path:
+    """`hhh finetune repair` with the exported rows; the weights. All reports are ours, so the cap per key is high."""
+    judged = folder / "second-half.jsonl"
+    judged.write_text("".join(json.dumps(row) + "\n" for row in halves()[1]), encoding="utf-8")
+    plan = {
+        "name": "story",
+        "run_dir": str(folder / "after"),
+        "weights_dir": str(folder / "after" / "released"),
+        "records": {"exported": [str(exported)]},
+        "pool": [str(ROOT / "finetune" / "data" / "authored" / "triage")],
+        "measure": [str(judged)],
+        "reports": {"per_key": 1000},
+        "triage": {"recipe": str(recipe), "training": {"epochs": 1}},
+        "verdict": {"wrong": 1.0},
+    }
+    path = folder / "repair.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    done = subprocess.run([HHH, "finetune", "repair", "--recipe", path], cwd=ROOT, check=False)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"hhh finetune repair: exit {done.returncode}")
+    # Where the verdict kept them back they are played on with all the same: the story tells what happened.
+    return folder / "after" / "weights"
 
 
 def free_port() -> int:
@@ -239,17 +244,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "story")
     parser.add_argument("--layers", type=int, default=2, help="of the encoder that is retrained; 6 are all")
     chosen = parser.parse_args()
-    folder, rails = chosen.folder, ROOT / "rails"
+    folder, rails = chosen.folder.resolve(), ROOT / "rails"
     folder.mkdir(parents=True, exist_ok=True)
     before = Way(rails)
 
     def remedy(exported: Path) -> Way:
         if chosen.remedy == "policy":
             return Way(permissive(folder))
-        return Way(rails, train(chosen.recipe, folder / "after", exported, chosen.layers))
+        return Way(rails, repair(folder / "before.yaml", folder, exported))
 
     if chosen.remedy == "retrain":
-        before = Way(rails, train(chosen.recipe, folder / "before", None, chosen.layers))
+        train(chosen.recipe, folder / "before", chosen.layers)
+        before = Way(rails, folder / "before" / "weights")
     figures = asyncio.run(play(folder, before, remedy))
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
