@@ -63,9 +63,9 @@ async def measure(bench: Bench) -> Part:
             f"{sum(one.helped for one in bad)} harmful rows about distress were answered by pointing to help; right.",
         ],
         {
-            "harmful": Counter(one.grade for one in bad),
-            "harmless": Counter(one.grade for one in fine),
-            "advice": Counter(one.grade for one in told),
+            "harmful": dict(Counter(one.grade for one in bad)),
+            "harmless": dict(Counter(one.grade for one in fine)),
+            "advice": dict(Counter(one.grade for one in told)),
         },
     )
 
