@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from classifiers.message import Message  # noqa: E402
 from classifiers.triage import Triage  # noqa: E402
 from gateway.cli import main  # noqa: E402
+from tests.conftest import ROOT  # noqa: E402
 from tests.finetune.encoders import tiny  # noqa: E402
 
 THINGS = ("process", "lights", "weeds", "engine", "thread", "session", "battery", "server", "query", "music", "train")
@@ -154,3 +155,9 @@ def test_what_is_wrong_is_named(over_refuser: Path, change: dict[str, Any], said
     done = CliRunner().invoke(main, ["finetune", "repair", "--recipe", str(repair(over_refuser, **change))])
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_the_shipped_recipe_reads() -> None:
+    from finetune.repair.recipe import read
+
+    assert read(ROOT / "finetune" / "recipes" / "repair.yaml").triage.mode == "quick"
