@@ -23,7 +23,7 @@ from finetune.triage import train
 from finetune.triage.data import read_jsonl
 from finetune.triage.model import base_folder
 
-AUTHORED = Path("finetune/data/authored")
+AUTHORED = Path(__file__).resolve().parents[1] / "data" / "authored"
 FRIGHTENING = (
     "abuse", "arson", "assault", "attack", "beat", "bite", "blackmail", "blast", "bleed", "blood", "blow up",
     "bomb", "break into", "bribe", "burn", "butcher", "cheat", "choke", "corpse", "counterfeit", "crack", "crash",
@@ -37,8 +37,17 @@ FRIGHTENING = (
 )  # fmt: skip
 # What the over-refuser learns from, what it then judges as traffic, and what the repair may draw on.
 TAUGHT = ("alarm", "contrast", "everyday", "general", "inject", "plain", "twins")
-TRAFFIC = ("sober", "voices")
+TRAFFIC = ("context", "sense", "sober")
 MEASURED = ("dev/judge", "suite/harmful", "suite/harmless")
+
+# Of a repair where the labels of what was taught are the fault.
+SETTINGS: dict[str, Any] = {
+    "contrast": {"per_trigger": 200},
+    "triggers": {"most": 60},
+    # The records are an evaluation of our own, under one key, so they may say more than strangers' reports.
+    "reports": {"per_key": 1000, "share": 0.6, "companions": 1},
+    "triage": {"distrust": True, "rehearse": 4000, "training": {"epochs": 3, "learning_rate": 2.0e-4}},
+}
 
 
 def cut(folder: Path, layers: int) -> Path:
@@ -84,10 +93,12 @@ def over_refuser(folder: Path, layers: int) -> Path:
         },
         "model": {"base": str(cut(folder / "base", layers)), "max_tokens": 64},
         "training": {"seed": 13, "epochs": 2, "batch_size": 32, "learning_rate": 2.0e-4, "average": 0.99},
+        # As eager to refuse as its makers were: thresholds near those that the gateway takes where weights name none.
+        "operating_points": {"strict": 0.5, "balanced": 0.4, "permissive": 0.3},
     }
     recipe.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
     if not (folder / "before" / "released" / "manifest.json").exists():
-        train.run(recipe, resume=False)
+        train.run(recipe, resume=(folder / "before" / "checkpoint.pt").exists())
     return recipe
 
 
@@ -107,7 +118,7 @@ def measured(folder: Path) -> Path:
     rows = []
     for name in MEASURED:
         path = AUTHORED / f"{name}.jsonl"
-        for row in read_jsonl(path) if path.exists() else ():
+        for row in read_jsonl(path, to_train=False):
             if "text" in row:
                 rows.append({**row, "suite": "frightening word" if frightens(row["text"]) else "no frightening word"})
     return _write(folder / "measured.jsonl", rows)
@@ -133,15 +144,8 @@ def play(folder: Path, layers: int) -> dict[str, Any]:
         "records": {"scored": [traffic(folder, folder / "before" / "released")]},
         "pool": [str(path) for path in pool],
         "measure": [str(measured(folder))],
-        "contrast": {"per_trigger": 60},
-        "triggers": {"most": 40},
-        "triage": {
-            "recipe": str(recipe),
-            "distrust": True,
-            "rehearse": 2000,
-            "training": {"epochs": 2, "learning_rate": 1.5e-4},
-            "margin": 0.02,
-        },
+        **SETTINGS,
+        "triage": {**SETTINGS["triage"], "recipe": str(recipe)},
     }
     path = folder / "repair.yaml"
     path.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")

@@ -26,7 +26,7 @@ def read(files: Iterable[Path]) -> list[Row]:
     """Measured rows: `text` or `messages`, and `label` or a `category` that has one; `suite` where they have it."""
     found = []
     for path in files:
-        for number, row in enumerate(read_jsonl(path), 1):
+        for number, row in enumerate(read_jsonl(path, to_train=False), 1):
             label = row.get("label") or label_of(str(row.get("category", "")))
             if label not in LABELS:
                 raise BadRecords(f"{path}: row {number}: neither a label nor a category that has one")

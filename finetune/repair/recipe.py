@@ -32,7 +32,9 @@ class Records(_Part):
 
 class Triggers(_Part):
     most: int = Field(25, ge=1, description="Triggers that contrast rows are sought for.")
-    fall: float = Field(0.05, ge=0, description="A trigger's least mean fall of the score where it is left out.")
+    fall: float = Field(
+        0.05, ge=0, description="A trigger's least mean fall of the score where it is left out, and one refusal turned."
+    )
     texts: int = Field(40, ge=1, description="Wrongly refused texts that each candidate is left out of, at most.")
 
 
@@ -45,7 +47,7 @@ class Reports(_Part):
     """The guard: whoever may report could otherwise teach the classifier that harm is harmless."""
 
     per_key: int = Field(20, ge=0, description="Most reports that count of one client key.")
-    share: float = Field(0.2, ge=0, le=1, description="Most of the augmented set that reports may be.")
+    share: float = Field(0.2, ge=0, le=1, description="Most reports, as a share of the contrast rows.")
     companions: int = Field(2, ge=1, description="Written rows of the other side that each report must bring along.")
 
 

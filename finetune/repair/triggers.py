@@ -73,7 +73,7 @@ def find(
             count = sum(holds(text, part, forms=False) for text in wrong)
             named.append(odds.get(part) or Odds(part, 0.0, 0.0, count, 0))
     tried = [refused.left_out(one, settings.texts, draw) for one in named]
-    strong = [one for one in tried if one.tried >= 2 and one.fall >= settings.fall]
+    strong = [one for one in tried if one.tried >= 2 and one.fall >= settings.fall and one.turned]
     return _single(sorted(strong, key=lambda one: -one.fall * one.texts))[: settings.most]
 
 
