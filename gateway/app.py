@@ -26,13 +26,15 @@ from gateway.errors import ConfigError
 from gateway.guard.loader import Loader
 from gateway.guard.registry import Policies
 from gateway.http import errors
-from gateway.http.auth import Keys
 from gateway.http.exchange import request_id
 from gateway.http.middleware import Inflight
 from gateway.http.routes import ROUTES
 from gateway.http.service import Service
+from gateway.keys.fit import fit
+from gateway.keys.ring import Ring
 from gateway.probes import suites
 from gateway.probes.runner import Prober
+from gateway.quota.limiter import Limiter
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.upstream.base import Upstream
@@ -45,14 +47,17 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     `gateway.errors.ConfigError`, kept in `app.state.service.failure`, and the server does not start.
     """
     metrics = Metrics()
-    service = Service(config, Keys(config.client_keys()), metrics)
+    ring = Ring(config.keys_file, config.client_keys(), metrics, fit(config))
+    service = Service(config, ring, Limiter(config.limits, metrics), metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         began = time.perf_counter()
         try:
+            ring.open()
             loader = await asyncio.to_thread(Loader.of, config, classifier)
-            guards = {name: await asyncio.to_thread(loader.guard, name) for name in [config.policy]}
+            names = dict.fromkeys((config.policy, *ring.policies))
+            guards = {name: await asyncio.to_thread(loader.guard, name) for name in names}
             model = upstream or build_upstream(config, metrics)
             probes = suites.load(config.probes.folder)
             service.audit = build_audit(config, metrics)
@@ -66,6 +71,11 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
         metrics.declare(default.name, default.version, __version__, (*LABELS, *CATEGORIES))
         service.parts = {"policy": f"{default.name}@{default.version}", "upstream": config.upstream.kind}
         service.weights = triage_version(config)
+        for name in guards:
+            metrics.declare_policy(name, (*LABELS, *CATEGORIES))
+        service.limiter.declare(ring.callers)
+        await service.limiter.start()
+        service.build = loader.guard
         service.upstream = model
         service.policies = policies = Policies(guards, config.policy)
         service.prober = Prober(
@@ -85,7 +95,7 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             if probing is not None:
                 probing.cancel()
                 await asyncio.gather(probing, return_exceptions=True)
-            await asyncio.gather(model.close(), policies.close())
+            await asyncio.gather(model.close(), policies.close(), service.limiter.close())
             loader.close()
             if service.audit is not None:
                 await service.audit.close()

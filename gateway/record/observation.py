@@ -20,7 +20,8 @@ class Observation:
 
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
-    are for the client. `unchecked`: the kinds of new content that no check reads.
+    are for the client. `unchecked`: the kinds of new content that no check reads. `limits`: headers that say what is
+    left to the key. `used`: tokens, as the upstream counted them; `spoken`: characters of a streamed reply.
     """
 
     metrics: Metrics
@@ -55,6 +56,9 @@ class Observation:
     sha256: str = ""
     text: str | None = None
     recorded: bool = False
+    limits: dict[str, str] = field(default_factory=dict)
+    used: int | None = None
+    spoken: int = 0
 
     def under(self, policy: str, version: str) -> None:
         """Whose policy it is."""
@@ -138,6 +142,8 @@ class Observation:
         for kind, other in (("prompt", "input"), ("completion", "output")):
             found = usage or {}
             counted = found.get(f"{kind}_tokens", found.get(f"{other}_tokens"))
+            if isinstance(counted, int) and counted >= 0 and usage:
+                self.used = (self.used or 0) + counted
             if isinstance(counted, int) and counted > 0:
                 self.metrics.count("tokens_total", counted, type=kind)
 
