@@ -72,7 +72,7 @@ TABLE = (
     _Row(Counter, "audit_failures_total", "Failures of the audit store."),
     _Row(Histogram, "audit_wait_seconds", "How long a refusal waited for its record.", (), FAST),
     _Row(Gauge, "audit_up", "Whether the audit store takes records."),
-    _Row(Counter, "limited_requests_total", "Requests over a limit of their key.", ("key", "limit")),
+    _Row(Counter, "limited_requests_total", "Requests over a limit of their key.", ("key_name", "limit")),
     _Row(Counter, "limit_failures_total", "Limits that could not be counted."),
     _Row(
         Counter, "key_file_loads_total", "How the keys file was read; rejected: the keys before it stay.", ("result",)
