@@ -38,6 +38,7 @@ from gateway.probes.runner import Prober
 from gateway.quota.limiter import Limiter
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
+from gateway.record.tracing import Traces
 from gateway.upstream.base import Upstream
 
 
@@ -69,6 +70,7 @@ def create_app(
             model = upstream or build_upstream(config, metrics)
             probes = suites.load(config.probes.folder)
             service.audit = build_audit(config, metrics)
+            service.traces = Traces(config.tracing) if config.tracing.endpoint else None
             await asyncio.gather(model.start(), *(guard.warm() for guard in guards.values()))
             if service.audit is not None:
                 await service.audit.start()
@@ -108,6 +110,8 @@ def create_app(
             loader.close()
             if service.audit is not None:
                 await service.audit.close()
+            if service.traces is not None:
+                await asyncio.to_thread(service.traces.close)
 
     app = FastAPI(
         title="hhh-gateway",

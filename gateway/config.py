@@ -221,6 +221,16 @@ class Probes(Section):
     pause_seconds: float = Field(0.02, ge=0, description="Between two probes of a scheduled run, for live traffic.")
 
 
+class Tracing(Section):
+    endpoint: str | None = Field(
+        None,
+        description="Where spans go, OTLP over HTTP: `http://collector:4318/v1/traces` (needs the extra `tracing`); "
+        "null: nowhere.",
+    )
+    service: str = Field("hhh-gateway", min_length=1, description="The `service.name` of the spans.")
+    share: float = Field(1, ge=0, le=1, description="Of requests that carry no decision of their caller's.")
+
+
 class Config(BaseSettings):
     """Everything that can be set."""
 
@@ -237,6 +247,7 @@ class Config(BaseSettings):
     limits: Limits = Limits()
     audit: Audit = Audit()
     probes: Probes = Probes()
+    tracing: Tracing = Tracing()
     keys_file: Path | None = Field(
         None,
         description="Client keys and what each may do, as `hhh keys create` writes them; read again when it changes.",
