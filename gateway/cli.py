@@ -67,6 +67,7 @@ def serve(
 def check(config: ConfigFile = None) -> None:
     """Validate the configuration and every policy; exit 2 and say what is wrong."""
     from gateway.guard import nemo, policy
+    from gateway.keys.fit import fitting
 
     loaded = _load(config)
     names = sorted(path.parent.name for path in loaded.policies().glob("*/config.yml"))
@@ -83,6 +84,12 @@ def check(config: ConfigFile = None) -> None:
             for lane, flows in (("fast", fast.flows), ("colang", colang.flows))
         ]
         typer.echo(f"{name}@{found.version}  {'  '.join(lanes)}")
+    try:
+        keys = fitting(loaded)
+    except ConfigError as error:
+        _fail(str(error))
+    if loaded.keys_file is not None:
+        typer.echo(f"{loaded.keys_file}  {keys} keys")
 
 
 @triage.command()

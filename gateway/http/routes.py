@@ -92,6 +92,7 @@ async def readyz(request: Request) -> Response:
         state = "upstream not ready"
     ready = state == "ready"
     if "verbose" in request.query_params:
+        service.refresh()
         return _json({"state": state, **service.parts, "keys": service.ring.state}, 200 if ready else 503)
     return Response(f"{state}\n", 200 if ready else 503, media_type="text/plain")
 
