@@ -21,7 +21,9 @@ class Observation:
 
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
-    are for the client. `unchecked`: the kinds of new content that no check reads.
+    are for the client. `unchecked`: the kinds of new content that no check reads. `limits`: headers that say what is
+    left to the key. `spent`: tokens as the upstream counted them, None where it says nothing; `spoken`: characters of a
+    streamed reply.
     """
 
     metrics: Metrics
@@ -59,6 +61,13 @@ class Observation:
     trace: Trace | None = None
     model: str = ""
     used: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
+    spent: int | None = None
+    spoken: int = 0
+
+    def under(self, policy: str, version: str) -> None:
+        """Whose policy it is."""
+        self.policy, self.policy_version = policy, version
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -140,6 +149,8 @@ class Observation:
         for kind, other in (("prompt", "input"), ("completion", "output")):
             found = usage or {}
             counted = found.get(f"{kind}_tokens", found.get(f"{other}_tokens"))
+            if isinstance(counted, int) and counted >= 0 and usage:
+                self.spent = (self.spent or 0) + counted
             if isinstance(counted, int) and counted > 0:
                 self.metrics.count("tokens_total", counted, type=kind)
                 self.used[other] = self.used.get(other, 0) + counted
@@ -207,6 +218,7 @@ class Observation:
         structlog.get_logger().info(
             "request",
             request_id=self.request_id,
+            key=self.key,
             outcome=outcome or self.decision,
             stage=self.stage,
             rail=self.rail,
