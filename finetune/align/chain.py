@@ -25,6 +25,8 @@ METHODS = {
     "kto": "finetune.align.preferences:run_kto",
     "rloo": "finetune.align.rl:run_rloo",
     "grpo": "finetune.align.rl:run_grpo",
+    "constitution": "finetune.align.constitution:run",
+    "sweep": "finetune.align.sweep:run",
 }
 
 
