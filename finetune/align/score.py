@@ -1,7 +1,7 @@
 """A small balanced validation for choosing between runs: task, safety, over-refusal. Judging a model is the suite's.
 
-As many harmful prompts as harmless ones, on rows that no stage trained on. Toxicity is triage's head, which nothing here
-was trained against.
+As many harmful prompts as harmless ones, on rows that no stage trained on. Toxicity is triage's head, which nothing
+here was trained against.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def score(folder: str, material: data.Material, shared: Path, rows: int, seed: i
     spoken, model = talk.load(base.folder(folder)), base.load(folder, _plain())
     refuses = RefusalDetector.load().refuses
     dev = material.dev.dialogues
-    kinds = {control: [row for row in dev if data.control_of(row, refuses) == control] for control in data.rows.CONTROLS}
+    kinds = {
+        control: [row for row in dev if data.control_of(row, refuses) == control] for control in data.rows.CONTROLS
+    }
     draw = random.Random(seed)
     count = min(rows, *(len(found) for found in (kinds["refuse"], kinds["comply"])))
     harmful, harmless = draw.sample(kinds["refuse"], count), draw.sample(kinds["comply"], count)

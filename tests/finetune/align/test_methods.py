@@ -67,9 +67,7 @@ def test_sft_learns_and_leaves_its_record(ground: Path) -> None:
 def test_lora_on_a_model_with_a_template(ground: Path, tmp_path: Path, kind: str) -> None:
     """The loading of the recipes in finetune/recipes/hub, on random models of the same architectures."""
     base = tiny.foreign(tmp_path / "base", kind)
-    path = tiny.write(
-        ground, f"lora-{kind}", base, lora={"rank": 4}, training={"learning_rate": 2e-2, "max_steps": 20}
-    )
+    path = tiny.write(ground, f"lora-{kind}", base, lora={"rank": 4}, training={"learning_rate": 2e-2, "max_steps": 20})
     folder = command("sft", path)
     losses = tiny.logged(folder, "loss")
     assert losses[-1] < 0.9 * losses[0]
@@ -181,7 +179,6 @@ def test_two_processes_give_the_losses_of_one(ground: Path) -> None:
     both = tiny.write(ground, "both", ground / "base", training={**settings, "batch_rows": 4})
     one = command("sft", alone)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     call = [*start, "-m", "gateway.cli", "finetune", "sft", "--recipe", str(both)]
     done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300, check=False)

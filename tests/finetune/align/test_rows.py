@@ -11,7 +11,14 @@ from finetune.align import rows
 USER = {"role": "user", "content": "Hi"}
 SAID = {"role": "assistant", "content": "Hello."}
 DIALOGUE: dict[str, Any] = {"id": "a", "messages": [USER, SAID], "control": "comply", "asks": ["hey", "Hi"]}
-PAIR: dict[str, Any] = {"id": "p", "prompt": [USER], "chosen": "Yes.", "rejected": "No.", "category": "x", "why": "rude"}
+PAIR: dict[str, Any] = {
+    "id": "p",
+    "prompt": [USER],
+    "chosen": "Yes.",
+    "rejected": "No.",
+    "category": "x",
+    "why": "rude",
+}
 JUDGED: dict[str, Any] = {"id": "j", "prompt": "Hi", "reply": "Hello.", "label": "good"}
 
 
@@ -33,7 +40,7 @@ def test_good_rows(tmp_path: Path) -> None:
 BAD: list[tuple[str, bytes, str]] = [
     ("dialogues", b"", "an empty row"),
     ("dialogues", b"   ", "an empty row"),
-    ("dialogues", b'{"id": "x", "messages": [\xff]}', "not UTF-8 at byte 26"),
+    ("dialogues", b'{"id": "x", "messages": [\xff]}', "not UTF-8 at byte 25"),
     ("dialogues", b"{", "not JSON"),
     ("dialogues", b"[]", "not an object"),
     ("dialogues", b"{}", "no id"),
@@ -41,8 +48,16 @@ BAD: list[tuple[str, bytes, str]] = [
     ("dialogues", json.dumps({**DIALOGUE, "id": "b", "messages": []}).encode(), "no messages"),
     ("dialogues", json.dumps({**DIALOGUE, "id": "b", "messages": [SAID, USER]}).encode(), "alternate"),
     ("dialogues", json.dumps({**DIALOGUE, "id": "b", "messages": [USER]}).encode(), "last turn is not the assistant"),
-    ("dialogues", json.dumps({**DIALOGUE, "id": "b", "messages": [{**USER, "role": "human"}, SAID]}).encode(), "'human'"),
-    ("dialogues", json.dumps({**DIALOGUE, "id": "b", "messages": [USER, {**SAID, "content": " "}]}).encode(), "empty con"),
+    (
+        "dialogues",
+        json.dumps({**DIALOGUE, "id": "b", "messages": [{**USER, "role": "human"}, SAID]}).encode(),
+        "'human'",
+    ),
+    (
+        "dialogues",
+        json.dumps({**DIALOGUE, "id": "b", "messages": [USER, {**SAID, "content": " "}]}).encode(),
+        "empty con",
+    ),
     ("dialogues", json.dumps({**DIALOGUE, "id": "b", "control": "obey"}).encode(), "'obey' is none of"),
     ("pairs", json.dumps({**PAIR, "id": "b", "rejected": "Yes. "}).encode(), "chosen and rejected are equal"),
     ("pairs", json.dumps({**PAIR, "id": "b", "chosen": ""}).encode(), "chosen: empty"),

@@ -21,11 +21,22 @@ def settings(**more: Any) -> sweep.Sweep:
 
 
 def test_the_grid_is_every_combination() -> None:
-    assert sweep.grid({"a": (1, 2), "b": (3, 4)}) == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
+    assert sweep.grid({"a": (1, 2), "b": (3, 4)}) == [
+        {"a": 1, "b": 3},
+        {"a": 1, "b": 4},
+        {"a": 2, "b": 3},
+        {"a": 2, "b": 4},
+    ]
 
 
 def test_the_front_and_the_choice() -> None:
-    points = [point(2.0, 0.5, 0.0), point(2.05, 0.1, 0.02), point(2.06, 0.2, 0.03), point(2.5, 0.0, 0.0), point(2.0, 0.5, 0.0)]
+    points = [
+        point(2.0, 0.5, 0.0),
+        point(2.05, 0.1, 0.02),
+        point(2.06, 0.2, 0.03),
+        point(2.5, 0.0, 0.0),
+        point(2.0, 0.5, 0.0),
+    ]
     front = sweep.pareto(points)
     assert front == [0, 1, 3, 4]
     best, reason = sweep.choose(points, front, settings())

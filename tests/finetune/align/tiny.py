@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from finetune.hhh import recipe, tokenizer
 from finetune.hhh import model as network
+from finetune.hhh import recipe, tokenizer
 from gateway.upstream.layout import Layout
 
 TEMPLATE = (
@@ -103,7 +103,9 @@ def foreign(folder: Path, kind: str) -> Path:
     raw.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    raw.train_from_iterator([GOOD, BAD] * 3, trainers.BpeTrainer(vocab_size=330, special_tokens=special, initial_alphabet=alphabet))
+    raw.train_from_iterator(
+        [GOOD, BAD] * 3, trainers.BpeTrainer(vocab_size=330, special_tokens=special, initial_alphabet=alphabet)
+    )
     wrapped: Any = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     wrapped.chat_template = TEMPLATE
     wrapped.save_pretrained(str(folder))
