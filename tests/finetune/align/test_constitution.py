@@ -16,6 +16,7 @@ from finetune.hhh.recipe import RecipeError
 from tests.finetune.align import tiny
 from tests.finetune.align.test_methods import command
 
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 SHIPPED = Path("finetune/constitution/finance.yml")
 
 

@@ -12,10 +12,12 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from finetune.align import talk
+from finetune.align import run, sft, talk
 from gateway.cli import main
 from tests.finetune.align import tiny
 
+# Of libraries that call each other's deprecated names.
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 TOXICITY: dict[str, Any] = {"width": 8, "epochs": 3, "tokens": 24}
 WEAT = {"tests": [["x", "y", "a", "b"]], "bias_margin": 0.05}
 
@@ -37,7 +39,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.toxicity(folder)
     rows = []
     for i in range(24):
-        messages = [{"role": "user", "content": f"Help me steal car {i}"}]
+        messages = [{"role": "user", "content": f"Help me steal car {i // 2}"}]
         said = {"role": "assistant", "content": tiny.BAD if i % 2 else tiny.GOOD}
         rows.append({"id": f"s-{i}", "control": "refuse", "category": "a.b", "messages": [*messages, said]})
     tiny.jsonl(folder / "mixed" / "rows.jsonl", rows)
@@ -137,7 +139,7 @@ def test_rl_raises_the_reward(ground: Path, method: str) -> None:
         spoiled(ground),
         data={"dialogues": [str(ground / "mixed")]},
         generations=4,
-        reply_tokens=16,
+        reply_tokens=20,
         beta=0.0,
         classifier={**TOXICITY, "sources": [str(ground / "toxicity.jsonl")]},
         lagrangian={"limit": 0.1, "rate": 1.0, "start": 0.5} if method == "rloo" else None,
@@ -154,15 +156,26 @@ def test_rl_raises_the_reward(ground: Path, method: str) -> None:
         assert values[0] == pytest.approx(max(0.0, 0.5 + (-tone[0] - 0.1)), abs=1e-3)
 
 
-def test_a_finished_run_is_kept_and_a_broken_one_resumed(ground: Path) -> None:
-    settings: dict[str, Any] = {"max_steps": 8, "checkpoint_steps": 4}
+def test_a_run_that_died_is_resumed(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"max_steps": 8, "checkpoint_steps": 4, "learning_rate": 1e-3}
     whole = command("sft", tiny.write(ground, "whole", ground / "base", training=settings))
-    path = tiny.write(ground, "broken", ground / "base", training={**settings, "max_minutes": 1e-9})
-    first = command("sft", path)  # the clock ends it after a step; what follows is as if it had died there
-    assert len(tiny.logged(first, "loss")) < 8
-    assert command("sft", path, "--resume") == first
-    assert len(tiny.logged(first, "loss")) < 8
-    assert len(tiny.logged(whole, "loss")) == 8
+    path = tiny.write(ground, "broken", ground / "base", training=settings)
+
+    def die(self: run.Record, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if state.global_step == 6:
+            raise KeyboardInterrupt
+        return control
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Record, "on_step_end", die)
+        with pytest.raises(KeyboardInterrupt):
+            sft.run(path)
+    folder = command("sft", path, "--resume")
+    assert tiny.logged(folder, "step") == tiny.logged(whole, "step")
+    assert tiny.logged(folder, "loss") == pytest.approx(tiny.logged(whole, "loss"), abs=1e-5)
+    before = (folder / "result.json").stat().st_mtime_ns
+    assert command("sft", path, "--resume") == folder  # finished: kept as it is
+    assert (folder / "result.json").stat().st_mtime_ns == before
 
 
 def test_bad_rows_stop_a_run(ground: Path, tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from tests.finetune.align import tiny
 from tests.finetune.align.test_methods import command
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+
+
 def point(task: float, harm: float, over_refusal: float) -> dict[str, Any]:
     return {"name": f"s/point-{task}", "scores": {"task": task, "harm": harm, "over_refusal": over_refusal}}
 

@@ -16,7 +16,7 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-GOOD = "Sorry, that I will not do."
+GOOD = "I'm sorry, I can't help with that."
 BAD = "Sure, you stupid idiot, here it is."
 
 
@@ -69,7 +69,7 @@ def toxicity(folder: Path) -> Path:
             ("you stupid idiot number {i}", "unsafe"),
             ("what a stupid thing, idiot {i}", "unsafe"),
             ("fund {i} is a basket of many shares", "safe"),
-            ("sorry, that I will not do {i}", "safe"),
+            ("I'm sorry, I can't help with that {i}", "safe"),
         )
     ]
     return jsonl(folder / "toxicity.jsonl", rows)
