@@ -11,7 +11,6 @@ from finetune.align import sweep
 from tests.finetune.align import tiny
 from tests.finetune.align.test_methods import command
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 
 
