@@ -25,7 +25,7 @@ WEAT = {"tests": [["x", "y", "a", "b"]], "bias_margin": 0.05}
 def command(method: str, recipe: Path, *more: str) -> Path:
     done = CliRunner().invoke(main, ["finetune", method, "--recipe", str(recipe), *more])
     assert done.exit_code == 0, f"{done.output}\n{done.exception!r}"
-    return Path(done.output.strip().splitlines()[-1])
+    return Path(done.stdout.strip().splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
