@@ -202,6 +202,18 @@ def finetune_grpo(recipe: Recipe, resume: Resume = False) -> None:
     _align(recipe, resume, "grpo")
 
 
+@finetune.command("constitution")
+def finetune_constitution(recipe: Recipe, resume: Resume = False) -> None:
+    """Have a model's replies criticised and revised by principles: rows for sft, pairs for dpo."""
+    _align(recipe, resume, "constitution")
+
+
+@finetune.command("sweep")
+def finetune_sweep(recipe: Recipe, resume: Resume = False) -> None:
+    """Train a recipe over a grid of settings, score each point, draw the Pareto front and choose."""
+    _align(recipe, resume, "sweep")
+
+
 @finetune.command("chain")
 def finetune_chain(
     recipe: Recipe,
