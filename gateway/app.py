@@ -15,26 +15,22 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from classifiers.cascade import Cascade, fingerprint
+from classifiers.cascade import fingerprint
 from classifiers.labels import CATEGORIES, LABELS
 from classifiers.message import Classifier
-from classifiers.refusal import RefusalDetector
-from classifiers.shipped import TRIAGE, CorruptWeights
+from classifiers.shipped import TRIAGE
 from gateway import __version__
 from gateway.call import dump
 from gateway.config import Config
 from gateway.errors import ConfigError
-from gateway.guard import nemo, others, policy
-from gateway.guard.checks import Checks
-from gateway.guard.judge import Judge
-from gateway.guard.rails import Guard
+from gateway.guard.loader import Loader
+from gateway.guard.registry import Policies
 from gateway.http import errors
 from gateway.http.auth import Keys
 from gateway.http.exchange import request_id
 from gateway.http.middleware import Inflight
 from gateway.http.routes import ROUTES
 from gateway.http.service import Service
-from gateway.pipeline import Pipeline
 from gateway.probes import suites
 from gateway.probes.runner import Prober
 from gateway.record.audit.recorder import Recorder
@@ -55,23 +51,26 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         began = time.perf_counter()
         try:
-            guard = await asyncio.to_thread(build_guard, config, classifier)
+            loader = await asyncio.to_thread(Loader.of, config, classifier)
+            guards = {name: await asyncio.to_thread(loader.guard, name) for name in [config.policy]}
             model = upstream or build_upstream(config, metrics)
             probes = suites.load(config.probes.folder)
             service.audit = build_audit(config, metrics)
-            await asyncio.gather(model.start(), guard.warm())
+            await asyncio.gather(model.start(), *(guard.warm() for guard in guards.values()))
             if service.audit is not None:
                 await service.audit.start()
         except ConfigError as error:
             service.failure = error
             raise
-        metrics.declare(guard.policy.name, guard.policy.version, __version__, (*LABELS, *CATEGORIES))
-        service.parts = {"policy": f"{guard.policy.name}@{guard.policy.version}", "upstream": config.upstream.kind}
+        default = guards[config.policy].policy
+        metrics.declare(default.name, default.version, __version__, (*LABELS, *CATEGORIES))
+        service.parts = {"policy": f"{default.name}@{default.version}", "upstream": config.upstream.kind}
         service.weights = triage_version(config)
-        service.pipeline = Pipeline(guard, model)
+        service.upstream = model
+        service.policies = policies = Policies(guards, config.policy)
         service.prober = Prober(
             probes,
-            lambda: service.loaded().guard,
+            policies.get,
             metrics,
             service.weights,
             service.audit.store if service.audit is not None else None,
@@ -86,7 +85,8 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             if probing is not None:
                 probing.cancel()
                 await asyncio.gather(probing, return_exceptions=True)
-            await asyncio.gather(model.close(), guard.close())
+            await asyncio.gather(model.close(), policies.close())
+            loader.close()
             if service.audit is not None:
                 await service.audit.close()
 
@@ -104,24 +104,6 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     )
     app.state.service = service
     return app
-
-
-def build_guard(config: Config, classifier: Classifier | None = None) -> Guard:
-    """Load the default policy, its NeMo lanes and the classifiers. Blocks for a second or two."""
-    triage = config.triage
-    screen = None
-    points: policy.Points = {}
-    try:
-        refusals = RefusalDetector.load()
-        if classifier is None:
-            cascade = Cascade.load(triage.weights, triage.threads, others.build(triage))
-            classifier, screen, points = cascade.reader, cascade.clear, cascade.operating_points
-    except CorruptWeights as error:
-        raise ConfigError(str(error)) from None
-    rules = policy.load(config.policies(), config.policy, points)
-    lanes = nemo.load(rules.folder, rules.rules.patterns)
-    judge = Judge(classifier, max_batch=triage.max_batch, memory=triage.memory, screen=screen)
-    return Guard(Checks(rules, lanes, judge, refusals, triage.timeout_seconds))
 
 
 def build_audit(config: Config, metrics: Metrics) -> Recorder | None:

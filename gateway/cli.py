@@ -211,11 +211,14 @@ def probes_run(
         if base_url is not None:
             run = run_there(base_url, secret(key_env) if key_env else None)
         else:
-            from gateway.app import build_guard, triage_version
+            from gateway.app import triage_version
+            from gateway.guard.loader import Loader
             from gateway.probes import suites
 
             loaded = _load(config)
-            run = run_here(suites.load(loaded.probes.folder), build_guard(loaded), triage_version(loaded))
+            run = run_here(
+                suites.load(loaded.probes.folder), Loader.of(loaded).guard(loaded.policy), triage_version(loaded)
+            )
     except ConfigError as error:
         _fail(str(error))
     typer.echo(table(run))

@@ -59,7 +59,7 @@ async def feedback(request: Request, service: Service) -> Any:
 
 async def probes(request: Request, service: Service) -> Any:
     """All probes through the policy in force, now; a second or two of one core."""
-    service.loaded()
+    service.pipeline()
     assert service.prober is not None
     return as_json(await service.prober.run())
 

@@ -53,13 +53,13 @@ def _with_key(endpoint: Callable[[Request, Service], Awaitable[Any]]) -> Callabl
 
 @_with_key
 async def models(request: Request, service: Service) -> Any:
-    return {"object": "list", **await service.loaded().upstream.models()}
+    return {"object": "list", **await service.pipeline().upstream.models()}
 
 
 @_with_key
 async def model(request: Request, service: Service) -> Any:
     wanted = request.path_params["model"]
-    listed = (await service.loaded().upstream.models()).get("data")
+    listed = (await service.pipeline().upstream.models()).get("data")
     for found in listed if isinstance(listed, list) else ():
         if isinstance(found, dict) and found.get("id") == wanted:
             return found

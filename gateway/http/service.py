@@ -7,22 +7,34 @@ from typing import Literal
 
 from gateway.config import Config
 from gateway.errors import ConfigError, Draining
+from gateway.guard.registry import Policies
 from gateway.http.auth import Keys
 from gateway.pipeline import Pipeline
 from gateway.probes.runner import Prober
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.record.observation import Observation
+from gateway.upstream.base import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request that was let in: its way through the policy as it was then, and what is seen of it."""
+
+    config: Config
+    pipeline: Pipeline
+    seen: Observation
 
 
 @dataclass(slots=True)
 class Service:
-    """Built by `gateway.app.create_app`; `pipeline` is None until policy and models are loaded."""
+    """Built by `gateway.app.create_app`; `policies` and `upstream` are None until they are loaded."""
 
     config: Config
     keys: Keys
     metrics: Metrics
-    pipeline: Pipeline | None = None
+    policies: Policies | None = None
+    upstream: Upstream | None = None
     draining: bool = False
     failure: ConfigError | None = None
     parts: dict[str, str] = field(default_factory=dict)
@@ -30,30 +42,36 @@ class Service:
     audit: Recorder | None = None
     prober: Prober | None = None
 
-    def loaded(self) -> Pipeline:
-        """The pipeline. Raises `Draining` while it is not there yet."""
-        if self.pipeline is None:
+    def pipeline(self, policy: str | None = None) -> Pipeline:
+        """The way of one request, under a policy as it is now (None: the default). Raises `Draining` while loading."""
+        if self.policies is None or self.upstream is None:
             raise Draining("The gateway is still loading.")
-        return self.pipeline
+        return Pipeline(self.policies.get(policy), self.upstream)
+
+    def visit(self, seen: Observation) -> Visit:
+        """Let a request in. Raises `Draining` while loading."""
+        pipeline = self.pipeline()
+        seen.under(pipeline.guard.policy.name, pipeline.guard.policy.version)
+        return Visit(self.config, pipeline, seen)
 
     async def state(self) -> Literal["ready", "starting", "draining", "upstream not ready", "audit store not ready"]:
         """What /readyz says."""
         if self.draining:
             return "draining"
-        if self.pipeline is None:
+        if self.policies is None or self.upstream is None:
             return "starting"
         if self.audit is not None and self.audit.must and not self.audit.up:
             return "audit store not ready"
-        return "ready" if await self.pipeline.upstream.ready() else "upstream not ready"
+        return "ready" if await self.upstream.ready() else "upstream not ready"
 
     def observe(self, endpoint: str, request_id: str) -> Observation:
-        pipeline = self.pipeline
-        policy = pipeline.guard.policy if pipeline else None
+        """Of a request that has just come; under the default policy until it is known whose it is."""
+        version = self.policies.get().policy.version if self.policies else "none"
         return Observation(
             self.metrics,
             endpoint,
-            policy.name if policy else self.config.policy,
-            policy.version if policy else "none",
+            self.config.policy,
+            version,
             request_id,
             audit=self.audit,
             weights=self.weights,

@@ -56,6 +56,10 @@ class Observation:
     text: str | None = None
     recorded: bool = False
 
+    def under(self, policy: str, version: str) -> None:
+        """Whose policy it is."""
+        self.policy, self.policy_version = policy, version
+
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
         """Measure one stage; the stage `upstream` is time that is not ours."""
