@@ -24,6 +24,7 @@ from gateway.call import dump
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.guard.loader import Loader
+from gateway.guard.rails import Guard
 from gateway.guard.registry import Policies
 from gateway.http import errors
 from gateway.http.auth import Keys
@@ -35,6 +36,7 @@ from gateway.probes import suites
 from gateway.probes.runner import Prober
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
+from gateway.reload.reloader import Place, Reloader
 from gateway.upstream.base import Upstream
 
 
@@ -68,7 +70,7 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
         service.weights = triage_version(config)
         service.upstream = model
         service.policies = policies = Policies(guards, config.policy)
-        service.prober = Prober(
+        service.prober = prober = Prober(
             probes,
             policies.get,
             metrics,
@@ -77,7 +79,19 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
         )
         structlog.get_logger().info("ready", seconds=round(time.perf_counter() - began, 2), **service.parts)
         every, pause = config.probes.every_seconds, config.probes.pause_seconds
-        probing = asyncio.create_task(service.prober.repeat(every, pause)) if every else None
+        probing = asyncio.create_task(prober.repeat(every, pause)) if every else None
+
+        def swapped(guard: Guard) -> None:
+            found = guard.policy
+            if found.name == policies.default:
+                metrics.declare(found.name, found.version, __version__, (*LABELS, *CATEGORIES))
+                service.parts["policy"] = f"{found.name}@{found.version}"
+            prober.again()
+
+        service.reloader = Reloader(
+            [_place(loader, policies, name) for name in policies.names], config.reload, metrics, swapped
+        )
+        service.reloader.start()
         try:
             yield
         finally:
@@ -85,6 +99,7 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             if probing is not None:
                 probing.cancel()
                 await asyncio.gather(probing, return_exceptions=True)
+            await service.reloader.close()
             await asyncio.gather(model.close(), policies.close())
             loader.close()
             if service.audit is not None:
@@ -104,6 +119,17 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     )
     app.state.service = service
     return app
+
+
+def _place(loader: Loader, policies: Policies, name: str) -> Place:
+    """A policy of the registry, as the reloader sees it."""
+    return Place(
+        name,
+        loader.folder / name,
+        lambda: policies.get(name),
+        lambda: loader.guard(name),
+        lambda guard: policies.swap({name: guard})[name],
+    )
 
 
 def build_audit(config: Config, metrics: Metrics) -> Recorder | None:

@@ -55,24 +55,15 @@ def serve(
 
 @main.command()
 def check(config: ConfigFile = None) -> None:
-    """Validate the configuration and every policy; exit 2 and say what is wrong."""
-    from gateway.guard import nemo, policy
+    """Validate the configuration and every policy, and run its examples; exit 2 and say what is wrong."""
+    from gateway.reload.check import check_policies
 
     loaded = _load(config)
-    names = sorted(path.parent.name for path in loaded.policies().glob("*/config.yml"))
-    if loaded.policy not in names:
-        _fail(f"{loaded.policies()}/{loaded.policy}/config.yml: no such file")
-    for name in names:
-        try:
-            found = policy.load(loaded.policies(), name)
-            fast, colang = nemo.load(found.folder, found.rules.patterns)
-        except ConfigError as error:
-            _fail(str(error))
-        lanes = [
-            f"{lane}: {', '.join(sum(flows.values(), ())) or '-'}"
-            for lane, flows in (("fast", fast.flows), ("colang", colang.flows))
-        ]
-        typer.echo(f"{name}@{found.version}  {'  '.join(lanes)}")
+    try:
+        for line in check_policies(loaded):
+            typer.echo(line)
+    except ConfigError as error:
+        _fail(str(error))
 
 
 @triage.command()

@@ -194,6 +194,16 @@ class Probes(Section):
     pause_seconds: float = Field(0.02, ge=0, description="Between two probes of a scheduled run, for live traffic.")
 
 
+class Reload(Section):
+    watch: Literal["notify", "poll", "off"] = Field(
+        "notify",
+        description="`notify`: edits of a policy are seen as the system announces them, and by looking; `poll`: by "
+        "looking only; `off`: only SIGHUP loads policies anew.",
+    )
+    poll_seconds: float = Field(2, gt=0, description="How often the folders are looked at.")
+    quiet_seconds: float = Field(0.1, ge=0, description="How long files must be at rest before they are read.")
+
+
 class Config(BaseSettings):
     """Everything that can be set."""
 
@@ -210,6 +220,7 @@ class Config(BaseSettings):
     limits: Limits = Limits()
     audit: Audit = Audit()
     probes: Probes = Probes()
+    reload: Reload = Reload()
     client_keys_env: str | None = Field(
         None,
         description="The name of the variable with the accepted client keys, comma-separated. "

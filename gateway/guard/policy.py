@@ -150,9 +150,8 @@ class Rules(Section):
     )
     expect: tuple[Example, ...] = Field(
         (),
-        description="Examples that must hold: `message`, `tool` (a tool's result) or `reply`, and of `decision` (allow, "
-        "advise, modify, refuse), `route`, `category` and `rail` what must come of it. `hhh check` and every reload run "
-        "them.",
+        description="Examples that must hold: `message`, `tool` (a tool's result) or `reply`, and what must come of "
+        "it: `decision` (allow, advise, modify, refuse), `route`, `category`, `rail`.",
     )
 
 

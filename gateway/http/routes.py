@@ -80,7 +80,8 @@ async def readyz(request: Request) -> Response:
         state = "upstream not ready"
     ready = state == "ready"
     if "verbose" in request.query_params:
-        return _json({"state": state, **service.parts}, 200 if ready else 503)
+        policies = service.reloader.states() if service.reloader is not None else {}
+        return _json({"state": state, **service.parts, "policies": policies}, 200 if ready else 503)
     return Response(f"{state}\n", 200 if ready else 503, media_type="text/plain")
 
 

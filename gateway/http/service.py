@@ -14,6 +14,7 @@ from gateway.probes.runner import Prober
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.record.observation import Observation
+from gateway.reload.reloader import Reloader
 from gateway.upstream.base import Upstream
 
 
@@ -41,6 +42,7 @@ class Service:
     weights: str = ""
     audit: Recorder | None = None
     prober: Prober | None = None
+    reloader: Reloader | None = None
 
     def pipeline(self, policy: str | None = None) -> Pipeline:
         """The way of one request, under a policy as it is now (None: the default). Raises `Draining` while loading."""
@@ -51,6 +53,9 @@ class Service:
     def visit(self, seen: Observation) -> Visit:
         """Let a request in. Raises `Draining` while loading."""
         pipeline = self.pipeline()
+        guard = pipeline.guard
+        guard.hold()
+        seen.ended.append(lambda _: guard.release())
         seen.under(pipeline.guard.policy.name, pipeline.guard.policy.version)
         return Visit(self.config, pipeline, seen)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
@@ -20,6 +20,7 @@ OWN_SOURCES = ("triage", "input_rail", "output_rail", "tool_rail")
 MODEL_SOURCES = ("model", "upstream_filter")
 VERDICTS = ("wrong_refusal", "missed_harm", "correct")
 RECORDED = ("written", "late", "dropped")
+Reloaded = Literal["ok", "invalid", "self_test", "error"]
 DROPPED = ("queue_full", "rejected", "shutdown")
 FAST = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -80,6 +81,13 @@ TABLE = (
         ("suite", "expected", "observed"),
     ),
     _Row(Gauge, "probe_last_run_timestamp_seconds", "When the probes last ran, in seconds since 1970; 0: not yet."),
+    _Row(
+        Counter,
+        "config_reloads_total",
+        "Attempts to put an edited policy in force; invalid: its files, self_test: its examples; the old one stays.",
+        ("result",),
+    ),
+    _Row(Gauge, "config_current", "Whether the policies in force are those in the folders; 0: the last try failed."),
     _Row(Gauge, "build_info", "Always 1.", ("version", "policy_version")),
 )
 
@@ -142,6 +150,7 @@ class Metrics:
             ("audit_records_total", "result", RECORDED),
             ("audit_dropped_total", "reason", DROPPED),
             ("feedback_total", "verdict", VERDICTS),
+            ("config_reloads_total", "result", get_args(Reloaded)),
         ):
             for value in values:
                 self._by_name[name].labels(**{label: value})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ class Observation:
 
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
-    are for the client. `unchecked`: the kinds of new content that no check reads.
+    are for the client. `unchecked`: the kinds of new content that no check reads. `ended`: called when all is over.
     """
 
     metrics: Metrics
@@ -55,6 +55,7 @@ class Observation:
     sha256: str = ""
     text: str | None = None
     recorded: bool = False
+    ended: list[Callable[[Observation], None]] = field(default_factory=list)
 
     def under(self, policy: str, version: str) -> None:
         """Whose policy it is."""
@@ -214,3 +215,5 @@ class Observation:
             error=self.error,
             **{f"{name}_ms": value for name, value in self.latency_ms().items()},
         )
+        for call in self.ended:
+            call(self)
