@@ -37,6 +37,8 @@ from gateway.probes.runner import Prober
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.reload.reloader import Place, Reloader
+from gateway.shadow.candidate import Candidate
+from gateway.shadow.trial import Trial
 from gateway.upstream.base import Upstream
 
 
@@ -54,11 +56,15 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
         began = time.perf_counter()
         try:
             loader = await asyncio.to_thread(Loader.of, config, classifier)
+            candidate = await asyncio.to_thread(Candidate.of, config, loader)
             guards = {name: await asyncio.to_thread(loader.guard, name) for name in [config.policy]}
+            tried = await asyncio.to_thread(candidate.guard) if candidate is not None else None
             model = upstream or build_upstream(config, metrics)
             probes = suites.load(config.probes.folder)
             service.audit = build_audit(config, metrics)
-            await asyncio.gather(model.start(), *(guard.warm() for guard in guards.values()))
+            await asyncio.gather(
+                model.start(), *(guard.warm() for guard in [*guards.values(), *([tried] if tried else [])])
+            )
             if service.audit is not None:
                 await service.audit.start()
         except ConfigError as error:
@@ -86,11 +92,15 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             if found.name == policies.default:
                 metrics.declare(found.name, found.version, __version__, (*LABELS, *CATEGORIES))
                 service.parts["policy"] = f"{found.name}@{found.version}"
-            prober.again()
+                prober.again()
 
-        service.reloader = Reloader(
-            [_place(loader, policies, name) for name in policies.names], config.reload, metrics, swapped
-        )
+        places = [_place(loader, policies, name) for name in policies.names]
+        if candidate is not None and tried is not None:
+            store = service.audit.store if service.audit is not None else None
+            service.trial = trial = Trial(tried, candidate.weights, config.policy, config.shadow, metrics, store)
+            trial.start()
+            places.append(Place(candidate.name, candidate.folder, lambda: trial.guard, candidate.guard, trial.swap))
+        service.reloader = Reloader(places, config.reload, metrics, swapped)
         service.reloader.start()
         try:
             yield
@@ -100,8 +110,12 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
                 probing.cancel()
                 await asyncio.gather(probing, return_exceptions=True)
             await service.reloader.close()
+            if service.trial is not None:
+                await service.trial.close()
             await asyncio.gather(model.close(), policies.close())
             loader.close()
+            if candidate is not None:
+                candidate.close()
             if service.audit is not None:
                 await service.audit.close()
 

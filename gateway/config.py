@@ -204,6 +204,21 @@ class Reload(Section):
     quiet_seconds: float = Field(0.1, ge=0, description="How long files must be at rest before they are read.")
 
 
+class Shadow(Section):
+    policy: Path | None = Field(
+        None,
+        description="A candidate policy, tried beside the default one: its folder, or the name of one in `rails_dir`. "
+        "With both this and `weights` null there is no candidate.",
+    )
+    weights: Path | None = Field(None, description="A folder of triage weights for the candidate; null: the live ones.")
+    mode: Literal["observe", "serve"] = Field(
+        "observe",
+        description="`observe`: the candidate looks at requests once they are answered; `serve`: it answers some.",
+    )
+    share: float = Field(0.1, ge=0, le=1, description="Of the default policy's requests, the candidate's share.")
+    queue: int = Field(100, ge=1, description="Requests that wait to be looked at; over it they are dropped.")
+
+
 class Config(BaseSettings):
     """Everything that can be set."""
 
@@ -221,6 +236,7 @@ class Config(BaseSettings):
     audit: Audit = Audit()
     probes: Probes = Probes()
     reload: Reload = Reload()
+    shadow: Shadow = Shadow()
     client_keys_env: str | None = Field(
         None,
         description="The name of the variable with the accepted client keys, comma-separated. "

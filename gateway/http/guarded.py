@@ -62,6 +62,7 @@ def guarded(form: Form) -> Endpoint:
         on_block = request.headers.get("x-guardrail-on-block") or pipeline.guard.policy.rules.on_block
         call = parse(form, raw, limits, seen.request_id, on_block)
         seen.stream = call.stream
+        pipeline = visit.way(call)
         if call.stream:
             return await _streamed(request, pipeline, call, seen, visit.config.keepalive_seconds)
         return await _whole(request, pipeline, call, seen)

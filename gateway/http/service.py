@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.call import Call
 from gateway.config import Config
 from gateway.errors import ConfigError, Draining
 from gateway.guard.registry import Policies
@@ -15,6 +16,7 @@ from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.record.observation import Observation
 from gateway.reload.reloader import Reloader
+from gateway.shadow.trial import Trial
 from gateway.upstream.base import Upstream
 
 
@@ -25,6 +27,18 @@ class Visit:
     config: Config
     pipeline: Pipeline
     seen: Observation
+    trial: Trial | None = None
+
+    def way(self, call: Call) -> Pipeline:
+        """The policy's, or for its share of requests its candidate's; where that one looks on, it may later."""
+        trial = self.trial
+        if trial is None or trial.beside != self.pipeline.guard.policy.name:
+            return self.pipeline
+        if not trial.serves(call, self.seen.key):
+            trial.watch(call, self.seen)
+            return self.pipeline
+        self.seen.weights = trial.weights
+        return _held(Pipeline(trial.guard, self.pipeline.upstream), self.seen)
 
 
 @dataclass(slots=True)
@@ -43,6 +57,7 @@ class Service:
     audit: Recorder | None = None
     prober: Prober | None = None
     reloader: Reloader | None = None
+    trial: Trial | None = None
 
     def pipeline(self, policy: str | None = None) -> Pipeline:
         """The way of one request, under a policy as it is now (None: the default). Raises `Draining` while loading."""
@@ -52,12 +67,7 @@ class Service:
 
     def visit(self, seen: Observation) -> Visit:
         """Let a request in. Raises `Draining` while loading."""
-        pipeline = self.pipeline()
-        guard = pipeline.guard
-        guard.hold()
-        seen.ended.append(lambda _: guard.release())
-        seen.under(pipeline.guard.policy.name, pipeline.guard.policy.version)
-        return Visit(self.config, pipeline, seen)
+        return Visit(self.config, _held(self.pipeline(), seen), seen, self.trial)
 
     async def state(self) -> Literal["ready", "starting", "draining", "upstream not ready", "audit store not ready"]:
         """What /readyz says."""
@@ -81,3 +91,12 @@ class Service:
             audit=self.audit,
             weights=self.weights,
         )
+
+
+def _held(pipeline: Pipeline, seen: Observation) -> Pipeline:
+    """A request under this policy, which is not let go of before the request has ended."""
+    guard = pipeline.guard
+    guard.hold()
+    seen.ended.append(lambda _: guard.release())
+    seen.under(guard.policy.name, guard.policy.version)
+    return pipeline

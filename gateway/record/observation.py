@@ -21,6 +21,7 @@ class Observation:
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
     are for the client. `unchecked`: the kinds of new content that no check reads. `ended`: called when all is over.
+    `record`: the id of what was kept of it.
     """
 
     metrics: Metrics
@@ -55,6 +56,7 @@ class Observation:
     sha256: str = ""
     text: str | None = None
     recorded: bool = False
+    record: str = ""
     ended: list[Callable[[Observation], None]] = field(default_factory=list)
 
     def under(self, policy: str, version: str) -> None:
@@ -154,7 +156,9 @@ class Observation:
         """To be awaited before anything of a refusal leaves: its record comes first. Raises `AuditFailed`."""
         if self.decision == "block" and self.audit is not None and not self.recorded:
             self.recorded = True
-            await self.audit.keep(self._entry(self.decision))
+            entry = self._entry(self.decision)
+            self.record = entry.id
+            await self.audit.keep(entry)
 
     def _entry(self, decision: str) -> Entry:
         taken = self.latency_ms()
@@ -190,7 +194,9 @@ class Observation:
         self.finished = True
         if self.audit is not None and self.sha256 and not self.recorded:
             self.recorded = True
-            self.audit.add(self._entry(outcome or self.decision))
+            entry = self._entry(outcome or self.decision)
+            self.record = entry.id
+            self.audit.add(entry)
         total = time.perf_counter() - self.started
         self.metrics.count(
             "requests_total", endpoint=self.endpoint, policy=self.policy, outcome=outcome or self.decision
