@@ -27,13 +27,15 @@ from gateway.guard.loader import Loader
 from gateway.guard.rails import Guard
 from gateway.guard.registry import Policies
 from gateway.http import errors
-from gateway.http.auth import Keys
 from gateway.http.exchange import request_id
 from gateway.http.middleware import Inflight
 from gateway.http.routes import ROUTES
 from gateway.http.service import Service
+from gateway.keys.fit import fit
+from gateway.keys.ring import Ring
 from gateway.probes import suites
 from gateway.probes.runner import Prober
+from gateway.quota.limiter import Limiter
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.reload.reloader import Place, Reloader
@@ -49,15 +51,18 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     `gateway.errors.ConfigError`, kept in `app.state.service.failure`, and the server does not start.
     """
     metrics = Metrics()
-    service = Service(config, Keys(config.client_keys()), metrics)
+    ring = Ring(config.keys_file, config.client_keys(), metrics, fit(config))
+    service = Service(config, ring, Limiter(config.limits, metrics), metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         began = time.perf_counter()
         try:
+            ring.open()
             loader = await asyncio.to_thread(Loader.of, config, classifier)
             candidate = await asyncio.to_thread(Candidate.of, config, loader)
-            guards = {name: await asyncio.to_thread(loader.guard, name) for name in [config.policy]}
+            names = dict.fromkeys((config.policy, *ring.policies))
+            guards = {name: await asyncio.to_thread(loader.guard, name) for name in names}
             tried = await asyncio.to_thread(candidate.guard) if candidate is not None else None
             model = upstream or build_upstream(config, metrics)
             probes = suites.load(config.probes.folder)
@@ -74,6 +79,11 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
         metrics.declare(default.name, default.version, __version__, (*LABELS, *CATEGORIES))
         service.parts = {"policy": f"{default.name}@{default.version}", "upstream": config.upstream.kind}
         service.weights = triage_version(config)
+        for name in guards:
+            metrics.declare_policy(name, (*LABELS, *CATEGORIES))
+        service.limiter.declare(ring.callers)
+        await service.limiter.start()
+        service.build = loader.guard
         service.upstream = model
         service.policies = policies = Policies(guards, config.policy)
         service.prober = prober = Prober(
@@ -94,13 +104,13 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
                 service.parts["policy"] = f"{found.name}@{found.version}"
                 prober.again()
 
-        places = [_place(loader, policies, name) for name in policies.names]
         if candidate is not None and tried is not None:
             store = service.audit.store if service.audit is not None else None
-            service.trial = trial = Trial(tried, candidate.weights, config.policy, config.shadow, metrics, store)
-            trial.start()
-            places.append(Place(candidate.name, candidate.folder, lambda: trial.guard, candidate.guard, trial.swap))
-        service.reloader = Reloader(places, config.reload, metrics, swapped)
+            service.trial = Trial(tried, candidate.weights, config.policy, config.shadow, metrics, store)
+            service.trial.start()
+        service.reloader = Reloader(
+            lambda: _places(loader, policies, candidate, service.trial), config.reload, metrics, swapped
+        )
         service.reloader.start()
         try:
             yield
@@ -112,7 +122,7 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             await service.reloader.close()
             if service.trial is not None:
                 await service.trial.close()
-            await asyncio.gather(model.close(), policies.close())
+            await asyncio.gather(model.close(), policies.close(), service.limiter.close())
             loader.close()
             if candidate is not None:
                 candidate.close()
@@ -135,15 +145,22 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     return app
 
 
-def _place(loader: Loader, policies: Policies, name: str) -> Place:
-    """A policy of the registry, as the reloader sees it."""
-    return Place(
-        name,
-        loader.folder / name,
-        lambda: policies.get(name),
-        lambda: loader.guard(name),
-        lambda guard: policies.swap({name: guard})[name],
-    )
+def _places(loader: Loader, policies: Policies, candidate: Candidate | None, trial: Trial | None) -> list[Place]:
+    """All policies that can be edited while they are used: those of the registry, and a candidate."""
+
+    def place(name: str) -> Place:
+        return Place(
+            name,
+            loader.folder / name,
+            lambda: policies.get(name),
+            lambda: loader.guard(name),
+            lambda guard: policies.swap({name: guard})[name],
+        )
+
+    found = [place(name) for name in policies.names]
+    if candidate is not None and trial is not None:
+        found.append(Place(candidate.name, candidate.folder, lambda: trial.guard, candidate.guard, trial.swap))
+    return found
 
 
 def build_audit(config: Config, metrics: Metrics) -> Recorder | None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -24,9 +24,13 @@ main.add_typer(shadow, name="shadow")
 main.add_typer(finetune, name="finetune")
 main.add_typer(audit, name="audit")
 main.add_typer(probes, name="probes")
+keys = typer.Typer(no_args_is_help=True, help="Client keys: who may call, and how much.")
+main.add_typer(keys, name="keys")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The YAML file with the settings.")]
 Days = Annotated[float, typer.Option(min=0, help="How far back to look.")]
+KeysFile = Annotated[Path | None, typer.Option("--file", help="The file of keys [default: the setting keys_file].")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Recipe = Annotated[Path, typer.Option("--recipe", exists=True, help="The YAML recipe of the run.")]
 
 
@@ -48,11 +52,17 @@ def serve(
     config: ConfigFile = None,
     host: Annotated[str | None, typer.Option(help="Address to bind [default: 127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind [default: 8000].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that serve [default: 1].")] = None,
 ) -> None:
     """Serve the gateway."""
+    loaded = _load(config, host=host, port=port, workers=workers)
+    if loaded.workers > 1:
+        from gateway.workers import supervise
+
+        raise typer.Exit(supervise(loaded))
     from gateway.server import run
 
-    run(_load(config, host=host, port=port))
+    run(loaded)
 
 
 @main.command()
@@ -238,6 +248,82 @@ def probes_run(
         raise typer.Exit(1)
 
 
+@keys.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="What records and metrics call it.")],
+    role: Annotated[str | None, typer.Option(help="client or admin [default: client].")] = None,
+    policy: Annotated[str | None, typer.Option(help="Its policy [default: the gateway's].")] = None,
+    on_block: Annotated[str | None, typer.Option(help="completion or error [default: the policy's].")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Default: no limit.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Default: no limit.")] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Requests at once; default: no limit.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model it may use, `gpt-*` say; default: all.")] = None,
+    expires: Annotated[str | None, typer.Option(help="A date, or an age such as 90d; default: never.")] = None,
+    file: KeysFile = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Make a key, and show it: this once. What is kept of it is a hash."""
+    from gateway.keys import command
+
+    try:
+        entry, secret = command.create(
+            _keys_file(file, config),
+            name,
+            role=role,
+            policy=policy,
+            on_block=on_block,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            concurrent=concurrent,
+            models=tuple(model) if model else None,
+            expires=command.moment(expires),
+        )
+    except (ConfigError, OSError) as error:
+        _fail(str(error))
+    typer.echo(json.dumps({"key": secret, "id": entry.id, "name": entry.name}) if as_json else secret)
+    if not as_json:
+        typer.echo(f"Key {entry.name} ({entry.id}). Keep it now: it cannot be shown again.", err=True)
+
+
+@keys.command("list")
+def keys_list(file: KeysFile = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """All keys, and what each may do."""
+    from rich.console import Console
+
+    from gateway.keys import command
+
+    try:
+        rows = command.listed(_keys_file(file, config))
+    except ConfigError as error:
+        _fail(str(error))
+    if as_json:
+        typer.echo(json.dumps({"keys": rows}))
+    else:
+        Console().print(command.table(rows))
+
+
+@keys.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(help="Its name or its id.")], file: KeysFile = None, config: ConfigFile = None
+) -> None:
+    """Refuse a key from its next request on."""
+    from gateway.keys import command
+
+    try:
+        entry = command.revoke(_keys_file(file, config), key)
+    except (ConfigError, OSError) as error:
+        _fail(str(error))
+    typer.echo(f"{entry.name} ({entry.id}) is revoked")
+
+
+def _keys_file(file: Path | None, config: Path | None) -> Path:
+    found: Path | None = file or _load(config).keys_file
+    if found is None:
+        _fail("no file of keys: name one with --file, or in the setting keys_file")
+    return found
+
+
 @contextmanager
 def _extra(name: str) -> Iterator[None]:
     """Says which extra is missing, where an import of ours fails for want of one."""
@@ -256,7 +342,7 @@ def _load(path: Path | None, **flags: Any) -> Any:
         _fail(str(error))
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(2)
 

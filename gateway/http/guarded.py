@@ -15,6 +15,7 @@ from gateway.errors import GatewayError
 from gateway.http import errors
 from gateway.http.events import Events, attended
 from gateway.http.exchange import headers, read_body, request_id
+from gateway.http.middleware import UNTIL
 from gateway.http.requests import parse
 from gateway.http.service import Service, Visit
 from gateway.pipeline import Pipeline
@@ -34,8 +35,9 @@ def observed(endpoint: str, answer: Answer) -> Endpoint:
         service: Service = request.app.state.service
         seen = service.observe(endpoint, request_id(request))
         try:
-            service.keys.check(request.headers.get("authorization"), request.headers.get("x-api-key"))
-            return await answer(request, service.visit(seen))
+            visit = service.visit(request.headers, seen)
+            await service.limiter.admit(visit.caller, seen, request.scope[UNTIL])
+            return await answer(request, visit)
         except GatewayError as error:
             return failed(error, seen)
         except ClientDisconnect:
@@ -59,9 +61,10 @@ def guarded(form: Form) -> Endpoint:
     async def answer(request: Request, visit: Visit) -> Response:
         limits, pipeline, seen = visit.config.limits, visit.pipeline, visit.seen
         raw = await read_body(request, limits.body_bytes)
-        on_block = request.headers.get("x-guardrail-on-block") or pipeline.guard.policy.rules.on_block
+        on_block = request.headers.get("x-guardrail-on-block") or visit.on_block
         call = parse(form, raw, limits, seen.request_id, on_block)
         seen.stream = call.stream
+        await visit.admit(call, request.scope[UNTIL])
         pipeline = visit.way(call)
         if call.stream:
             return await _streamed(request, pipeline, call, seen, visit.config.keepalive_seconds)

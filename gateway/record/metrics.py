@@ -74,6 +74,11 @@ TABLE = (
     _Row(Counter, "audit_failures_total", "Failures of the audit store."),
     _Row(Histogram, "audit_wait_seconds", "How long a refusal waited for its record.", (), FAST),
     _Row(Gauge, "audit_up", "Whether the audit store takes records."),
+    _Row(Counter, "limited_requests_total", "Requests over a limit of their key.", ("key_name", "limit")),
+    _Row(Counter, "limit_failures_total", "Limits that could not be counted."),
+    _Row(
+        Counter, "key_file_loads_total", "How the keys file was read; rejected: the keys before it stay.", ("result",)
+    ),
     _Row(Counter, "feedback_total", "What people said of decisions.", ("verdict",)),
     _Row(
         Counter,
@@ -130,26 +135,18 @@ class Metrics:
 
     def declare(self, policy: str, policy_version: str, version: str, categories: Iterable[str]) -> None:
         """Make the known label sets exist at zero, so that a rate over them is defined from the start."""
+        self.declare_policy(policy, categories := tuple(categories))
         for endpoint in ENDPOINTS:
-            for outcome in OUTCOMES:
-                self._by_name["requests_total"].labels(endpoint, policy, outcome)
             self._by_name["request_duration_seconds"].labels(endpoint)
             self._by_name["overhead_seconds"].labels(endpoint)
             for kind in UNCHECKED:
                 self._by_name["unchecked_content_total"].labels(endpoint, kind)
-        categories = (*dict.fromkeys(categories), "rail")
         for label in categories:
-            if "." not in label and label != "rail":
+            if "." not in label:
                 for route in get_args(Route):
                     self._by_name["triage_total"].labels(label, route, "encoder")
         for route, tier in (("allow", "none"), ("review", "failed")):  # nothing new to judge; no verdict
             self._by_name["triage_total"].labels("benign", route, tier)
-        for category in categories:
-            for source in OWN_SOURCES:
-                self._by_name["refusals_total"].labels(policy, source, category)
-                self._by_name["would_refuse_total"].labels(policy, source, category)
-        for source in MODEL_SOURCES:
-            self._by_name["refusals_total"].labels(policy, source, "none")
         for stage in STAGES:
             self._by_name["stage_duration_seconds"].labels(stage)
         for kind in ("prompt", "completion"):
@@ -160,6 +157,7 @@ class Metrics:
             ("feedback_total", "verdict", VERDICTS),
             ("shadow_dropped_total", "reason", ("queue_full", "too_large")),
             ("config_reloads_total", "result", get_args(Reloaded)),
+            ("key_file_loads_total", "result", ("loaded", "rejected")),
         ):
             for value in values:
                 self._by_name[name].labels(**{label: value})
@@ -168,6 +166,18 @@ class Metrics:
                 self._by_name["shadow_decisions_total"].labels(live, candidate)
         self._by_name["build_info"].clear()  # of a policy that was replaced
         self.gauge("build_info", version=version, policy_version=policy_version).set(1)
+
+    def declare_policy(self, policy: str, categories: Iterable[str]) -> None:
+        """The same for what has a policy for a label."""
+        for endpoint in ENDPOINTS:
+            for outcome in OUTCOMES:
+                self._by_name["requests_total"].labels(endpoint, policy, outcome)
+        for category in (*dict.fromkeys(categories), "rail"):
+            for source in OWN_SOURCES:
+                self._by_name["refusals_total"].labels(policy, source, category)
+                self._by_name["would_refuse_total"].labels(policy, source, category)
+        for source in MODEL_SOURCES:
+            self._by_name["refusals_total"].labels(policy, source, "none")
 
     def expose(self) -> bytes:
         """The text format that Prometheus scrapes."""

@@ -20,8 +20,9 @@ class Observation:
 
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
-    are for the client. `unchecked`: the kinds of new content that no check reads. `ended`: called when all is over.
-    `record`: the id of what was kept of it.
+    are for the client. `unchecked`: the kinds of new content that no check reads. `limits`: headers that say what is
+    left to the key. `used`: tokens, as the upstream counted them; `spoken`: characters of a streamed reply.
+    `ended`: called when all is over. `record`: the id of what was kept of it.
     """
 
     metrics: Metrics
@@ -58,6 +59,9 @@ class Observation:
     recorded: bool = False
     record: str = ""
     ended: list[Callable[[Observation], None]] = field(default_factory=list)
+    limits: dict[str, str] = field(default_factory=dict)
+    used: int | None = None
+    spoken: int = 0
 
     def under(self, policy: str, version: str) -> None:
         """Whose policy it is."""
@@ -141,6 +145,8 @@ class Observation:
         for kind, other in (("prompt", "input"), ("completion", "output")):
             found = usage or {}
             counted = found.get(f"{kind}_tokens", found.get(f"{other}_tokens"))
+            if isinstance(counted, int) and counted >= 0 and usage:
+                self.used = (self.used or 0) + counted
             if isinstance(counted, int) and counted > 0:
                 self.metrics.count("tokens_total", counted, type=kind)
 

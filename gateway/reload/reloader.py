@@ -50,16 +50,20 @@ class SelfTestFailed(ConfigError):
 
 
 class Reloader:
-    """Watches the folders of what is in force. `swapped` is called after each policy that was put in force."""
+    """Watches the folders of what is in force, which `places` says. `swapped` is called with each new guard."""
 
     def __init__(
-        self, places: Sequence[Place], settings: Settings, metrics: Metrics, swapped: Callable[[Guard], None]
+        self,
+        places: Callable[[], Sequence[Place]],
+        settings: Settings,
+        metrics: Metrics,
+        swapped: Callable[[Guard], None],
     ) -> None:
         self._places = places
         self._settings = settings
         self._metrics = metrics
         self._swapped = swapped
-        self._tried = {place.name: place.current().policy.version for place in places}
+        self._tried: dict[str, str] = {}
         self._attempts: dict[str, Attempt] = {}
         self._changed = asyncio.Event()
         self._asked = False
@@ -71,7 +75,7 @@ class Reloader:
         """Begin to watch, where the settings say so; what is in force is put to its own test first."""
         self._spawn(self._run())
         if self._settings.watch == "notify":
-            self._spawn(listen({place.folder.parent for place in self._places}, self._changed))
+            self._spawn(listen({place.folder.parent for place in self._places()}, self._changed))
 
     async def close(self) -> None:
         """Stop. What was replaced is closed, whoever still uses it."""
@@ -88,7 +92,7 @@ class Reloader:
     def states(self) -> dict[str, Any]:
         """Per policy: the version in force, and what came of the last attempt to load it anew."""
         found: dict[str, Any] = {}
-        for place in self._places:
+        for place in self._places():
             found[place.name] = {"version": place.current().policy.version}
             if place.name in self._attempts:
                 last = self._attempts[place.name]
@@ -113,20 +117,20 @@ class Reloader:
 
     async def _look(self, asked: bool) -> None:
         """Try every policy whose folder has changed, as soon as it is at rest."""
-        found = await self._fingerprints()
+        places = self._places()  # further policies may come with further keys
+        for place in places:
+            self._tried.setdefault(place.name, place.current().policy.version)
+        found = await _fingerprints(places)
         if not asked and found == self._tried:
             return
         while True:
             await asyncio.sleep(self._settings.quiet_seconds)
-            before, found = found, await self._fingerprints()
+            before, found = found, await _fingerprints(places)
             if found == before:
                 break
-        for place in self._places:
+        for place in places:
             if asked or found[place.name] != self._tried[place.name]:
                 await self._try(place, found[place.name])
-
-    async def _fingerprints(self) -> dict[str, str]:
-        return await asyncio.to_thread(lambda: {place.name: fingerprint(place.folder) for place in self._places})
 
     async def _try(self, place: Place, version: str) -> None:
         began = time.perf_counter()
@@ -179,7 +183,7 @@ class Reloader:
 
     async def _test_what_is_in_force(self) -> None:
         """At the start nothing older could be kept, so a failure is told, and no more."""
-        for place in self._places:
+        for place in self._places():
             try:
                 await _hold(place.current())
             except Exception as error:  # noqa: BLE001  the seam of a policy
@@ -200,6 +204,10 @@ class Reloader:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _fingerprints(places: Sequence[Place]) -> dict[str, str]:
+    return await asyncio.to_thread(lambda: {place.name: fingerprint(place.folder) for place in places})
 
 
 def _build(place: Place) -> Guard:
