@@ -1,7 +1,7 @@
-"""python benchmarks/reload.py: how long an edit takes to be used, and what a candidate that looks on costs the others.
+"""python benchmarks/reload.py: how long an edit takes to be used, and what a candidate that looks on costs.
 
-A real `hhh serve` with the shipped classifier and a copy of `rails/finance`; the model server and the clients are in this
-process, on the same cores. Prints a table.
+A real `hhh serve` with the shipped classifier and a copy of `rails/finance`; the model server and the clients are in
+this process, on the same cores. Prints a table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -44,10 +43,13 @@ async def gateway(folder: Path, upstream: str, **settings: str) -> AsyncIterator
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HHH_")}
     clean |= {"HHH_UPSTREAM__BASE_URL": f"{upstream}/v1", "HHH_RAILS_DIR": str(folder / "rails")}
     clean |= {"HHH_AUDIT__URL": f"sqlite+aiosqlite:///{folder}/audit.db", "HHH_PROBES__EVERY_SECONDS": "0"}
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("hhh"), "serve", "--port", str(port)],
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("hhh"),
+        "serve",
+        "--port",
+        str(port),
         env={**clean, **settings},
-        stderr=subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         async with aiohttp.ClientSession() as session:
@@ -62,7 +64,7 @@ async def gateway(folder: Path, upstream: str, **settings: str) -> AsyncIterator
         yield url
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        await process.wait()
 
 
 class Load:
@@ -100,7 +102,12 @@ class Load:
 
     def quantiles(self) -> str:
         points = statistics.quantiles(self.taken, n=100)
-        return f"p50 {points[49]:6.1f}  p95 {points[94]:6.1f}  p99 {points[98]:6.1f} ms  ({len(self.taken)}, {self.failed} failed)"
+        shown = f"p50 {points[49]:6.1f}  p95 {points[94]:6.1f}  p99 {points[98]:6.1f} ms"
+        return f"{shown}  ({len(self.taken)}, {self.failed} failed)"
+
+
+def edit(path: Path, number: int) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + f"# edit {number}\n", encoding="utf-8")
 
 
 async def edit_to_use(url: str, path: Path, edits: int) -> list[float]:
@@ -115,9 +122,11 @@ async def edit_to_use(url: str, path: Path, edits: int) -> list[float]:
 
         for number in range(edits):
             before = await version()
-            path.write_text(path.read_text(encoding="utf-8") + f"# edit {number}\n", encoding="utf-8")
+            edit(path, number)
             began = time.perf_counter()
-            while await version() == before:
+            while True:
+                if await version() != before:
+                    break
                 await asyncio.sleep(0.005)
             found.append(time.perf_counter() - began)
             await asyncio.sleep(0.5)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -44,13 +45,20 @@ from gateway.shadow.trial import Trial
 from gateway.upstream.base import Upstream
 
 
-def create_app(config: Config, upstream: Upstream | None = None, classifier: Classifier | None = None) -> FastAPI:
+def create_app(
+    config: Config,
+    upstream: Upstream | None = None,
+    classifier: Classifier | None = None,
+    shared: Path | None = None,
+) -> FastAPI:
     """The ASGI application. `upstream` and `classifier` replace those that the configuration names.
+
+    `shared`: the folder where this process and others keep their metrics, to be shown as one.
 
     Policy and models load in the lifespan, before the port opens. What cannot be loaded raises
     `gateway.errors.ConfigError`, kept in `app.state.service.failure`, and the server does not start.
     """
-    metrics = Metrics()
+    metrics = Metrics(shared)
     ring = Ring(config.keys_file, config.client_keys(), metrics, fit(config))
     service = Service(config, ring, Limiter(config.limits, metrics), metrics)
 
@@ -83,6 +91,7 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             metrics.declare_policy(name, (*LABELS, *CATEGORIES))
         service.limiter.declare(ring.callers)
         await service.limiter.start()
+        metrics.gauge("workers").set(1)
         service.build = loader.guard
         service.upstream = model
         service.policies = policies = Policies(guards, config.policy)

@@ -68,7 +68,7 @@ def serve(
 @main.command()
 def check(config: ConfigFile = None) -> None:
     """Validate the configuration and every policy, and run its examples; exit 2 and say what is wrong."""
-    from gateway.reload.check import check_policies
+    from gateway.check import check_policies
 
     loaded = _load(config)
     try:

@@ -420,6 +420,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process that we start."""
+    return {**os.environ, **more}
+
+
 def secret(variable: str) -> str:
     """The value of an environment variable that a setting names; `ConfigError` when it is not set."""
     value = os.environ.get(variable)

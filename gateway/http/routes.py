@@ -104,7 +104,8 @@ async def openapi_document(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
-    return Response(service.metrics.expose(), headers={"content-type": CONTENT_TYPE_LATEST})
+    exposed = await asyncio.to_thread(service.metrics.expose)
+    return Response(exposed, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 ROUTES = (

@@ -12,7 +12,7 @@ from gateway.guard.policy import Example
 from gateway.guard.rails import Guard
 from gateway.pipeline import Pipeline
 from gateway.probes.runner import StandIn
-from gateway.record.metrics import Metrics
+from gateway.record.metrics import Unrecorded
 from gateway.record.observation import Observation
 
 _TREATED: Mapping[str, str] = {"block": "refuse", "would_block": "refuse"}
@@ -26,7 +26,7 @@ async def failures(guard: Guard) -> list[str]:
 
     In shadow mode what would be refused counts as refused. Traffic's metrics and records see nothing of it.
     """
-    policy, metrics, found = guard.policy, Metrics(), []
+    policy, metrics, found = guard.policy, Unrecorded(), []
     for number, example in enumerate(policy.rules.expect):
         seen = Observation(metrics, "expect", policy.name, policy.version, f"expect.{number}")
         try:

@@ -25,7 +25,7 @@ from gateway.guard.rails import Guard
 from gateway.pipeline import Pipeline
 from gateway.probes.runner import StandIn
 from gateway.record.audit.entry import new_id
-from gateway.record.metrics import Metrics
+from gateway.record.metrics import Metrics, Unrecorded
 from gateway.record.observation import Observation
 
 # After a request that took a while, four times that long belongs to the others.
@@ -60,7 +60,7 @@ class Trial:
         self._settings = settings
         self._metrics = metrics
         self._store = store
-        self._own = Metrics()  # what the path counts of a look
+        self._own = Unrecorded()  # what the path counts of a look
         self._queue: asyncio.Queue[tuple[Call, Observation]] = asyncio.Queue(settings.queue)
         self._rows: list[dict[str, Any]] = []
         self._written = time.monotonic()
