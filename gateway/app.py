@@ -117,6 +117,8 @@ def create_app(
             store = service.audit.store if service.audit is not None else None
             service.trial = Trial(tried, candidate.weights, config.policy, config.shadow, metrics, store)
             service.trial.start()
+            if config.shadow.mode == "serve":
+                metrics.declare_policy(candidate.name, (*LABELS, *CATEGORIES))
         service.reloader = Reloader(
             lambda: _places(loader, policies, candidate, service.trial), config.reload, metrics, swapped
         )

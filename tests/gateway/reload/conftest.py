@@ -21,6 +21,7 @@ define subflow stop word
 """
 POLICY = """refusals: {{default: "words {0}"}}
 colang_routes: [allow, advise, review]
+rail_timeout_seconds: 30
 patterns: {{stop: [STOP]}}
 {1}
 expect:

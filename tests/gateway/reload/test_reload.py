@@ -172,20 +172,22 @@ class ConfigMap:
 
 @pytest.mark.parametrize("place", ["folder", "parent"])
 def test_a_configmap(watching: Start, rails: Path, place: str) -> None:
-    """One per policy, or the folder of a policy itself a link into one."""
+    """One per policy, or one for all, as the Helm chart mounts it: the folder of a policy is a link into it."""
     if place == "folder":
         mount = ConfigMap(rails / "own")
         mount.update("one")
         client = watching()
         mount.update("two")
     else:
-        (rails / "own").rename(rails / "..1")
+        (rails / "..1").mkdir()
+        (rails / "own").rename(rails / "..1" / "own")
         (rails / "..data").symlink_to("..1")
-        (rails / "own").symlink_to("..data")
+        (rails / "own").symlink_to("..data/own")
         client = watching()
-        write(rails / "..2", "two")
-        (rails / "..tmp").symlink_to("..2")
-        (rails / "..tmp").rename(rails / "..data")
+        write(rails / "..2" / "own", "two")
+        (rails / "..data_tmp").symlink_to("..2")
+        (rails / "..data_tmp").rename(rails / "..data")
+        shutil.rmtree(rails / "..1")
     eventually(lambda: ask(client) == "words two")
 
 
