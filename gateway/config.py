@@ -246,6 +246,16 @@ class Shadow(Section):
     queue: int = Field(100, ge=1, description="Requests that wait to be looked at; over it they are dropped.")
 
 
+class Tracing(Section):
+    endpoint: str | None = Field(
+        None,
+        description="Where spans go, OTLP over HTTP: `http://collector:4318/v1/traces` (needs the extra `tracing`); "
+        "null: nowhere.",
+    )
+    service: str = Field("hhh-gateway", min_length=1, description="The `service.name` of the spans.")
+    share: float = Field(1, ge=0, le=1, description="Of requests that carry no decision of their caller's.")
+
+
 class Config(BaseSettings):
     """Everything that can be set."""
 
@@ -264,6 +274,7 @@ class Config(BaseSettings):
     probes: Probes = Probes()
     reload: Reload = Reload()
     shadow: Shadow = Shadow()
+    tracing: Tracing = Tracing()
     keys_file: Path | None = Field(
         None,
         description="Client keys and what each may do, as `hhh keys create` writes them; read again when it changes.",

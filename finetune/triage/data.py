@@ -20,6 +20,7 @@ from classifiers.text import normalise
 from finetune.triage import sources
 from finetune.triage.recipe import Data
 from finetune.triage.row import Row
+from gateway.forms.texts import earlier_turns
 
 # What a dialogue's category says about regulated advice; a prefix that is not here leaves the category open.
 _ADVICE = {
@@ -186,11 +187,11 @@ def turn(row: dict[str, Any]) -> tuple[str, str, Kind]:
     """The last turn of a row, what the user said before it, and whether a tool or the user says it."""
     if "messages" not in row:
         return row["text"], row.get("before", ""), row.get("kind", "user")
-    *earlier, last = row["messages"]
-    if last["role"] == "tool":
-        return last["content"], "", "tool"
-    said = [one["content"][-240:] for one in earlier if one["role"] == "user"]
-    return last["content"], "\n".join(said[-2:]), "user"
+    messages = row["messages"]
+    text: str = messages[-1]["content"]
+    if messages[-1]["role"] == "tool":
+        return text, "", "tool"
+    return text, earlier_turns(messages, range(len(messages) - 1, len(messages))), "user"
 
 
 def _dialogues(path: Path) -> Iterator[tuple[str, Row]]:

@@ -25,6 +25,7 @@ from gateway.quota.limiter import Limiter
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.record.observation import Observation
+from gateway.record.tracing import Traces
 from gateway.reload.reloader import Reloader
 from gateway.shadow.trial import Trial
 from gateway.upstream.base import Upstream
@@ -84,6 +85,7 @@ class Service:
     reloader: Reloader | None = None
     trial: Trial | None = None
     loading: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    traces: Traces | None = None
 
     def pipeline(self, policy: str | None = None) -> Pipeline:
         """The way of one request, under a policy as it is now (None: the default). Raises `Draining` while loading."""
@@ -139,7 +141,7 @@ class Service:
             return "audit store not ready"
         return "ready" if await self.upstream.ready() else "upstream not ready"
 
-    def observe(self, endpoint: str, request_id: str) -> Observation:
+    def observe(self, endpoint: str, request_id: str, headers: Mapping[str, str]) -> Observation:
         """Of a request that has just come; under the default policy until it is known whose it is."""
         version = self.policies.get().policy.version if self.policies else "none"
         return Observation(
@@ -150,6 +152,7 @@ class Service:
             request_id,
             audit=self.audit,
             weights=self.weights,
+            trace=self.traces.begin(endpoint, headers) if self.traces is not None else None,
         )
 
 
