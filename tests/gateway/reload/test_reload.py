@@ -108,7 +108,7 @@ def not_readable(own: Path) -> None:
     ("damage", "result", "reason"),
     [
         (half_written, "invalid", "policy.yml: is empty; half written?"),
-        (cut_off, "invalid", "policy.yml: expect - is gone, and the policy in force has 4 examples"),
+        (cut_off, "invalid", "policy.yml: expect - is gone, and the policy in force has 5 examples"),
         (no_yaml, "invalid", "policy.yml: "),
         (an_unknown_key, "invalid", "policy.yml: routs - "),
         (flows_that_do_not_parse, "invalid", "flows.co: "),
