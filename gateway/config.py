@@ -150,7 +150,7 @@ class Limits(Section):
     on_failure: Literal["allow", "refuse"] = Field(
         "allow", description="When they cannot be counted: `allow` lets requests pass, `refuse` replies with 503."
     )
-    timeout_seconds: float = Field(0.5, gt=0, description="Longer than this, and counting has failed.")
+    timeout_seconds: float = Field(1, gt=0, description="Longer than this, and counting has failed.")
     slot_seconds: float = Field(
         30, ge=1, description="In Redis: when the slots of a killed process are free for other requests."
     )

@@ -92,6 +92,7 @@ async def readyz(request: Request) -> Response:
         state = "upstream not ready"
     ready = state == "ready"
     if "verbose" in request.query_params:
+        service.refresh()
         policies = service.reloader.states() if service.reloader is not None else {}
         told = {"state": state, **service.parts, "policies": policies, "keys": service.ring.state}
         return _json(told, 200 if ready else 503)

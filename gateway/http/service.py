@@ -96,12 +96,16 @@ class Service:
         except KeyError:
             raise Draining("The policy of this key is still loading.") from None
 
-    def caller(self, headers: Mapping[str, str]) -> Caller:
-        """Whose request it is, by the keys as they are now. Raises `Unauthorized`."""
+    def refresh(self) -> None:
+        """Put the keys in force that their file has now."""
         if self.ring.refresh():
             self.limiter.declare(self.ring.callers)
             for name in self.ring.policies:
                 self._load(name)
+
+    def caller(self, headers: Mapping[str, str]) -> Caller:
+        """Whose request it is, by the keys as they are now. Raises `Unauthorized`."""
+        self.refresh()
         return authenticate(self.ring, headers.get("authorization"), headers.get("x-api-key"))
 
     def visit(self, headers: Mapping[str, str], seen: Observation) -> Visit:

@@ -164,6 +164,34 @@ def test_a_change_of_the_file_holds_from_the_next_request(issued: Issued, gatewa
     assert ask(client, app).status_code == 401
 
 
+def test_a_mounted_secret(tmp_path: Path, gateway: Callable[..., httpx.Client]) -> None:
+    """Kubernetes swaps a symbolic link to a folder; the file is one behind it."""
+    for version in ("one", "two"):
+        (tmp_path / version).mkdir()
+    before, after = Issued(tmp_path / "one" / "keys.json"), Issued(tmp_path / "two" / "keys.json")
+    before.add("old")
+    after.add("new")
+    (tmp_path / "..data").symlink_to("one")
+    (tmp_path / "keys.json").symlink_to("..data/keys.json")
+    client = gateway(keys_file=tmp_path / "keys.json")
+    assert ask(client, before.headers("old")).status_code == 200
+    (tmp_path / "..new").symlink_to("two")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    assert client.get("/readyz?verbose").json()["keys"] == "1 keys"
+    assert [ask(client, key).status_code for key in (before.headers("old"), after.headers("new"))] == [401, 200]
+
+
+def test_check_looks_at_the_keys(issued: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HHH_KEYS_FILE", str(issued.path))
+    issued.add("app")
+    good = CliRunner().invoke(main, ["check"])
+    assert (good.exit_code, good.stdout.splitlines()[-1]) == (0, f"{issued.path}  1 keys")
+    issued.add("other", policy="nonesuch")
+    bad = CliRunner().invoke(main, ["check"])
+    assert bad.exit_code == 2
+    assert bad.stderr.startswith(f"{issued.path}: key other - policy - ")
+
+
 def test_reading_a_thousand_keys_takes_milliseconds(issued: Issued) -> None:
     issued.add("first")
     (entry,) = file.read(issued.path)
