@@ -32,6 +32,7 @@ Days = Annotated[float, typer.Option(min=0, help="How far back to look.")]
 KeysFile = Annotated[Path | None, typer.Option("--file", help="The file of keys [default: the setting keys_file].")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Recipe = Annotated[Path, typer.Option("--recipe", exists=True, help="The YAML recipe of the run.")]
+Resume = Annotated[bool, typer.Option(help="Go on where it stopped.")]
 
 
 def _version(show: bool) -> None:
@@ -131,9 +132,7 @@ def noise(recipe: Recipe, report: Annotated[Path, typer.Option(help="Folder for 
 
 
 @finetune.command("triage")
-def finetune_triage(
-    recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False
-) -> None:
+def finetune_triage(recipe: Recipe, resume: Resume = False) -> None:
     """Train the triage classifier, export and evaluate it, and distil its first tier."""
     with _extra("finetune"):
         from finetune.triage.train import StaleCheckpoint, run
@@ -154,12 +153,77 @@ def finetune_refusal(recipe: Recipe) -> None:
 
 
 @finetune.command("sft")
-def finetune_sft(recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False) -> None:
-    """Train the embedded HHH model."""
-    with _extra("finetune"):
-        from finetune.hhh.train import run
+def finetune_sft(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on dialogues: the embedded model from scratch, or an existing model where the recipe names a `base`."""
+    _align(recipe, resume, "sft" if b"base:" in recipe.read_bytes() else "train")
 
-    typer.echo(run(recipe, resume))
+
+@finetune.command("penalty")
+def finetune_penalty(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on dialogues with a loss that penalises toxicity, bias and known-bad replies."""
+    _align(recipe, resume, "penalty")
+
+
+@finetune.command("dpo")
+def finetune_dpo(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on preference pairs."""
+    _align(recipe, resume, "dpo")
+
+
+@finetune.command("kto")
+def finetune_kto(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on replies labelled good or bad."""
+    _align(recipe, resume, "kto")
+
+
+@finetune.command("rloo")
+def finetune_rloo(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on a reward, each reply compared with the others to its prompt."""
+    _align(recipe, resume, "rloo")
+
+
+@finetune.command("grpo")
+def finetune_grpo(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on a reward, advantages in units of their deviation within a prompt's replies."""
+    _align(recipe, resume, "grpo")
+
+
+@finetune.command("constitution")
+def finetune_constitution(recipe: Recipe, resume: Resume = False) -> None:
+    """Have a model's replies criticised and revised by principles: rows for sft, pairs for dpo."""
+    _align(recipe, resume, "constitution")
+
+
+@finetune.command("sweep")
+def finetune_sweep(recipe: Recipe, resume: Resume = False) -> None:
+    """Train a recipe over a grid of settings, score each point, draw the Pareto front and choose."""
+    _align(recipe, resume, "sweep")
+
+
+@finetune.command("chain")
+def finetune_chain(
+    recipe: Recipe,
+    resume: Resume = False,
+    only: Annotated[str | None, typer.Option(help="One stage, by the name of its recipe's file.")] = None,
+) -> None:
+    """Run stages one after another, each from the run before."""
+    with _extra("finetune"):
+        from finetune.align.chain import run
+
+    try:
+        typer.echo(run(recipe, resume, only))
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def _align(recipe: Path, resume: bool, method: str) -> None:
+    with _extra("finetune"):
+        from finetune.align.chain import start
+
+        try:
+            typer.echo(start(method, recipe, resume))
+        except (ValueError, OSError) as error:
+            _fail(str(error))
 
 
 @audit.command("report")

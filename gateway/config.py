@@ -320,8 +320,8 @@ class Config(BaseSettings):
         return self.rails_dir
 
     def client_keys(self) -> tuple[str, ...]:
-        """The accepted keys; empty when none are configured."""
-        if self.client_keys_env is None:
+        """The accepted keys; empty when none are configured, or the variable is not set and there is a file of keys."""
+        if self.client_keys_env is None or (self.keys_file is not None and self.client_keys_env not in os.environ):
             return ()
         keys = tuple(key.strip() for key in secret(self.client_keys_env).split(",") if key.strip())
         if not keys:

@@ -59,7 +59,7 @@ def _with_key(
 @_with_key
 async def models(request: Request, service: Service, caller: Caller) -> Any:
     listed = {"object": "list", **await service.pipeline().upstream.models()}
-    if caller.models:
+    if caller.models is not None:
         listed["data"] = [one for one in _named(listed.get("data")) if caller.may_use(str(one.get("id")))]
     return listed
 

@@ -224,6 +224,7 @@ class Observation:
         structlog.get_logger().info(
             "request",
             request_id=self.request_id,
+            key=self.key,
             outcome=outcome or self.decision,
             stage=self.stage,
             rail=self.rail,
