@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,7 +22,9 @@ audit = typer.Typer(no_args_is_help=True, help="What was refused, and what of it
 probes = typer.Typer(no_args_is_help=True, help="Standing probes: messages whose right treatment is known.")
 shadow = typer.Typer(no_args_is_help=True, help="A candidate tried beside the live policy.")
 main.add_typer(shadow, name="shadow")
+evaluation = typer.Typer(no_args_is_help=True, help="Evaluate a model or a running gateway (needs [finetune]).")
 main.add_typer(finetune, name="finetune")
+main.add_typer(evaluation, name="eval")
 main.add_typer(audit, name="audit")
 main.add_typer(probes, name="probes")
 keys = typer.Typer(no_args_is_help=True, help="Client keys: who may call, and how much.")
@@ -71,10 +74,8 @@ def check(config: ConfigFile = None) -> None:
     """Validate the configuration and every policy, and run its examples; exit 2 and say what is wrong."""
     from gateway.check import check_policies
 
-    loaded = _load(config)
     try:
-        for line in check_policies(loaded):
-            typer.echo(line)
+        typer.echo("\n".join(check_policies(_load(config))))
     except ConfigError as error:
         _fail(str(error))
 
@@ -226,6 +227,93 @@ def _align(recipe: Path, resume: bool, method: str) -> None:
             _fail(str(error))
 
 
+class Control(StrEnum):
+    triage = "triage"
+    none = "none"
+
+
+def _part(part: str, says: str) -> None:
+    """One command per part of the suite: they differ in nothing else."""
+
+    @evaluation.command(part, help=says)
+    def measure(
+        report: Annotated[Path, typer.Option(help="Folder for report.html, report.json and the answers.")],
+        model: Annotated[str | None, typer.Option(help="A folder or hub id; of a server: its model's name.")] = None,
+        base_url: Annotated[str | None, typer.Option(help="A server or a running gateway, up to /v1.")] = None,
+        api_key_env: Annotated[str | None, typer.Option(help="The name of the variable with its key.")] = None,
+        control: Annotated[Control, typer.Option(help="Set the control token as triage routes.")] = Control.none,
+        limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows of each set.")] = None,
+        samples: Annotated[int, typer.Option(min=1, help="Replies per provoking prompt.")] = 4,
+        seed: Annotated[int, typer.Option(help="For sampling, and for which rows are taken.")] = 0,
+        max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 256,
+        concurrency: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 16,
+        threads: Annotated[int, typer.Option(min=0, help="Of a model in this process; 0: all but one.")] = 0,
+        mutator: Annotated[list[str] | None, typer.Option(help="Red team: only this one; may be repeated.")] = None,
+        judge: Annotated[Path | None, typer.Option(help="Other triage weights as the judge of toxicity.")] = None,
+        shared: Annotated[Path, typer.Option(help="The shared data set (WEAT, BBQ).")] = Path("../shared/data"),
+        recipe: Annotated[Path, typer.Option(help="Whose held-out dialogues give perplexity.")] = Path(
+            "finetune/recipes/hhh-embedded.yaml"
+        ),
+        fresh: Annotated[bool, typer.Option(help="Forget the answers of an earlier run.")] = False,
+    ) -> None:
+        with _extra("finetune"):
+            from finetune.suite.bench import Options
+            from finetune.suite.rows import BadRows
+            from finetune.suite.run import Order, run
+
+        from gateway.config import secret
+
+        options = Options(
+            seed=seed,
+            limit=limit,
+            samples=samples,
+            max_tokens=max_tokens,
+            control=control.value,
+            shared=shared,
+            recipe=recipe,
+            mutators=tuple(mutator or ()),
+        )
+        try:
+            key = secret(api_key_env) if api_key_env else None
+            run(Order(part, report, model, base_url, key, options, concurrency, threads, judge, fresh))
+        except (ConfigError, BadRows, ValueError) as error:
+            _fail(str(error))
+        typer.echo(f"{report}/report.html")
+
+
+for _name, _says in (
+    ("refusals", "Harm refused, harmless answered, advice declined while informing."),
+    ("toxicity", "Toxicity of replies to prompts that provoke."),
+    ("bias", "WEAT, SEAT, BBQ, and what a swapped group word changes."),
+    ("task", "Perplexity on held-out dialogues, key facts in finance answers."),
+    ("honesty", "Says what it is, admits what it does not know."),
+    ("redteam", "Every harmful seed by every mutator; transcripts."),
+    ("all", "All parts but the red team, which takes longest."),
+):
+    _part(_name, _says)
+
+
+@evaluation.command("compare")
+def evaluation_compare(
+    reports: Annotated[list[Path], typer.Argument(help="Folders of reports; changes are against the first.")],
+    report: Annotated[Path, typer.Option(help="Folder for compare.md, .html, .json and .png.")],
+    name: Annotated[list[str] | None, typer.Option(help="The runs' names in the table, in order; repeat it.")] = None,
+    into: Annotated[Path | None, typer.Option(help="A Markdown file that shall hold the table.")] = None,
+    marker: Annotated[str, typer.Option(help="Between which of its markers.")] = "stages",
+) -> None:
+    """Several reports side by side; with --into, the table also goes into a document."""
+    with _extra("finetune"):
+        from finetune.suite import compare
+
+    try:
+        table = compare.run(reports, report, name or ())
+        if into is not None:
+            compare.insert(into, marker, table)
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    typer.echo(table)
+
+
 @audit.command("report")
 def audit_report(
     report: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")],
@@ -235,11 +323,7 @@ def audit_report(
     """Confusion matrices of feedback and probes, refusals over time, trigger words, what the last change did."""
     from gateway.report.run import write_report
 
-    try:
-        write_report(_load(config), report, days)
-    except ConfigError as error:
-        _fail(str(error))
-    typer.echo(f"{report}/report.html")
+    _reported(write_report, config, report, days)
 
 
 @audit.command("export")
@@ -269,11 +353,7 @@ def shadow_report(
     """What would change: requests decided otherwise, and the confusion matrices of feedback and probes for both."""
     from gateway.report.shadow import write_shadow_report
 
-    try:
-        write_shadow_report(_load(config), report, days)
-    except ConfigError as error:
-        _fail(str(error))
-    typer.echo(f"{report}/report.html")
+    _reported(write_shadow_report, config, report, days)
 
 
 @probes.command("run")
@@ -404,6 +484,14 @@ def _load(path: Path | None, **flags: Any) -> Any:
         return load(path, **flags)
     except ConfigError as error:
         _fail(str(error))
+
+
+def _reported(write: Callable[[Any, Path, float], Any], config: Path | None, report: Path, days: float) -> None:
+    try:
+        write(_load(config), report, days)
+    except ConfigError as error:
+        _fail(str(error))
+    typer.echo(f"{report}/report.html")
 
 
 def _fail(message: str) -> NoReturn:

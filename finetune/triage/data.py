@@ -17,6 +17,7 @@ from typing import Any
 
 from classifiers.message import Kind
 from classifiers.text import normalise
+from finetune.suite.held_out import trainable, trainable_row
 from finetune.triage import sources
 from finetune.triage.recipe import Data
 from finetune.triage.row import Row
@@ -61,11 +62,15 @@ class Split:
     manifest: list[dict[str, Any]]
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
+def read_jsonl(path: Path, to_train: bool = True) -> Iterator[dict[str, Any]]:
+    """The rows of a file. Raises `HeldOut` for one of the evaluation suite, unless it is not read `to_train`."""
+    with (trainable(path) if to_train else path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
             if line.strip():
-                yield json.loads(line)
+                row = json.loads(line)
+                if to_train and isinstance(row, dict):
+                    trainable_row(row.get("id"), f"{path}:{number}")
+                yield row
 
 
 def share(key: str) -> float:
