@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,8 @@ finetune = typer.Typer(no_args_is_help=True, help="Train what the gateway serves
 main.add_typer(triage, name="triage")
 audit = typer.Typer(no_args_is_help=True, help="What was refused, and what of it was wrong.")
 probes = typer.Typer(no_args_is_help=True, help="Standing probes: messages whose right treatment is known.")
+shadow = typer.Typer(no_args_is_help=True, help="A candidate tried beside the live policy.")
+main.add_typer(shadow, name="shadow")
 evaluation = typer.Typer(no_args_is_help=True, help="Evaluate a model or a running gateway (needs [finetune]).")
 main.add_typer(finetune, name="finetune")
 main.add_typer(evaluation, name="eval")
@@ -69,31 +71,13 @@ def serve(
 
 @main.command()
 def check(config: ConfigFile = None) -> None:
-    """Validate the configuration and every policy; exit 2 and say what is wrong."""
-    from gateway.guard import nemo, policy
-    from gateway.keys.fit import fitting
+    """Validate the configuration and every policy, and run its examples; exit 2 and say what is wrong."""
+    from gateway.check import check_policies
 
-    loaded = _load(config)
-    names = sorted(path.parent.name for path in loaded.policies().glob("*/config.yml"))
-    if loaded.policy not in names:
-        _fail(f"{loaded.policies()}/{loaded.policy}/config.yml: no such file")
-    for name in names:
-        try:
-            found = policy.load(loaded.policies(), name)
-            fast, colang = nemo.load(found.folder, found.rules.patterns)
-        except ConfigError as error:
-            _fail(str(error))
-        lanes = [
-            f"{lane}: {', '.join(sum(flows.values(), ())) or '-'}"
-            for lane, flows in (("fast", fast.flows), ("colang", colang.flows))
-        ]
-        typer.echo(f"{name}@{found.version}  {'  '.join(lanes)}")
     try:
-        keys = fitting(loaded)
+        typer.echo("\n".join(check_policies(_load(config))))
     except ConfigError as error:
         _fail(str(error))
-    if loaded.keys_file is not None:
-        typer.echo(f"{loaded.keys_file}  {keys} keys")
 
 
 @triage.command()
@@ -339,11 +323,7 @@ def audit_report(
     """Confusion matrices of feedback and probes, refusals over time, trigger words, what the last change did."""
     from gateway.report.run import write_report
 
-    try:
-        write_report(_load(config), report, days)
-    except ConfigError as error:
-        _fail(str(error))
-    typer.echo(f"{report}/report.html")
+    _reported(write_report, config, report, days)
 
 
 @audit.command("export")
@@ -362,6 +342,18 @@ def audit_export(
     typer.echo(f"{rows} rows in {output}; read them before they train anything")
     if textless:
         typer.echo(f"{textless} reports are of messages without a text (audit.text: none)", err=True)
+
+
+@shadow.command("report")
+def shadow_report(
+    report: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")],
+    days: Days = 30,
+    config: ConfigFile = None,
+) -> None:
+    """What would change: requests decided otherwise, and the confusion matrices of feedback and probes for both."""
+    from gateway.report.shadow import write_shadow_report
+
+    _reported(write_shadow_report, config, report, days)
 
 
 @probes.command("run")
@@ -492,6 +484,14 @@ def _load(path: Path | None, **flags: Any) -> Any:
         return load(path, **flags)
     except ConfigError as error:
         _fail(str(error))
+
+
+def _reported(write: Callable[[Any, Path, float], Any], config: Path | None, report: Path, days: float) -> None:
+    try:
+        write(_load(config), report, days)
+    except ConfigError as error:
+        _fail(str(error))
+    typer.echo(f"{report}/report.html")
 
 
 def _fail(message: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -37,8 +38,10 @@ class Server(uvicorn.Server):
         self._drain_seconds = drain_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ours besides: say that requests are taken."""
+        """Ours besides: SIGHUP loads the policies anew; and say that requests are taken."""
         await super().startup(sockets)
+        if self._service.reloader is not None and hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reloader.ask)
         if self.started and self._serving is not None:
             self._serving()
 

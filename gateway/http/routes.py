@@ -93,7 +93,9 @@ async def readyz(request: Request) -> Response:
     ready = state == "ready"
     if "verbose" in request.query_params:
         service.refresh()
-        return _json({"state": state, **service.parts, "keys": service.ring.state}, 200 if ready else 503)
+        policies = service.reloader.states() if service.reloader is not None else {}
+        told = {"state": state, **service.parts, "policies": policies, "keys": service.ring.state}
+        return _json(told, 200 if ready else 503)
     return Response(f"{state}\n", 200 if ready else 503, media_type="text/plain")
 
 

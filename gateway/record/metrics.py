@@ -22,6 +22,8 @@ OWN_SOURCES = ("triage", "input_rail", "output_rail", "tool_rail")
 MODEL_SOURCES = ("model", "upstream_filter")
 VERDICTS = ("wrong_refusal", "missed_harm", "correct")
 RECORDED = ("written", "late", "dropped")
+Reloaded = Literal["ok", "invalid", "self_test", "error"]
+LOOKED = ("allow", "advise", "refuse", "failed")
 DROPPED = ("queue_full", "rejected", "shutdown")
 FAST = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -99,6 +101,25 @@ TABLE = (
         "When the probes last ran, in seconds since 1970; 0: not yet.",
         several="max",
     ),
+    _Row(
+        Counter,
+        "config_reloads_total",
+        "Attempts to put an edited policy in force; invalid: its files, self_test: its examples; the old one stays.",
+        ("result",),
+    ),
+    _Row(
+        Gauge,
+        "config_current",
+        "Whether the policies in force are those in the folders; 0: the last try failed.",
+        several="livemin",
+    ),
+    _Row(
+        Counter,
+        "shadow_decisions_total",
+        "Requests that the candidate looked at: what the live policy made of them, and what it would.",
+        ("live", "candidate"),
+    ),
+    _Row(Counter, "shadow_dropped_total", "Requests that the candidate did not look at.", ("reason",)),
     _Row(Gauge, "build_info", "Always 1.", ("version", "policy_version")),
 )
 
@@ -161,10 +182,15 @@ class Metrics:
             ("audit_records_total", "result", RECORDED),
             ("audit_dropped_total", "reason", DROPPED),
             ("feedback_total", "verdict", VERDICTS),
+            ("shadow_dropped_total", "reason", ("queue_full", "too_large")),
+            ("config_reloads_total", "result", get_args(Reloaded)),
             ("key_file_loads_total", "result", ("loaded", "rejected")),
         ):
             for value in values:
                 self._by_name[name].labels(**{label: value})
+        for live in LOOKED[:3]:
+            for candidate in LOOKED:
+                self._by_name["shadow_decisions_total"].labels(live, candidate)
         if self._shared is None:
             self._by_name["build_info"].clear()  # of a policy that was replaced
         elif self._build:

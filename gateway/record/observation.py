@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ class Observation:
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
     are for the client. `unchecked`: the kinds of new content that no check reads. `limits`: headers that say what is
     left to the key. `spent`: tokens as the upstream counted them, None where it says nothing; `spoken`: characters of a
-    streamed reply.
+    streamed reply. `ended`: called when all is over. `record`: the id of what was kept of it.
     """
 
     metrics: Metrics
@@ -58,6 +58,8 @@ class Observation:
     sha256: str = ""
     text: str | None = None
     recorded: bool = False
+    record: str = ""
+    ended: list[Callable[[Observation], None]] = field(default_factory=list)
     trace: Trace | None = None
     model: str = ""
     used: dict[str, int] = field(default_factory=dict)
@@ -167,7 +169,9 @@ class Observation:
         """To be awaited before anything of a refusal leaves: its record comes first. Raises `AuditFailed`."""
         if self.decision == "block" and self.audit is not None and not self.recorded:
             self.recorded = True
-            await self.audit.keep(self._entry(self.decision))
+            entry = self._entry(self.decision)
+            self.record = entry.id
+            await self.audit.keep(entry)
 
     def _entry(self, decision: str) -> Entry:
         taken = self.latency_ms()
@@ -203,7 +207,9 @@ class Observation:
         self.finished = True
         if self.audit is not None and self.sha256 and not self.recorded:
             self.recorded = True
-            self.audit.add(self._entry(outcome or self.decision))
+            entry = self._entry(outcome or self.decision)
+            self.record = entry.id
+            self.audit.add(entry)
         total = time.perf_counter() - self.started
         self.metrics.count(
             "requests_total", endpoint=self.endpoint, policy=self.policy, outcome=outcome or self.decision
@@ -231,6 +237,8 @@ class Observation:
             error=self.error,
             **{f"{name}_ms": value for name, value in self.latency_ms().items()},
         )
+        for call in self.ended:
+            call(self)
 
     def _said(self, outcome: str) -> dict[str, Any]:
         """What a trace says of the request."""
