@@ -47,7 +47,7 @@ def test_exchanges(shared: Path) -> None:
     harmful = [one for one in made if one.harmful]
     assert harmful
     assert {one.id.rsplit("-", 1)[0] for one in harmful} == {"advbench"}  # by triage's rules the other asks for no harm
-    assert all("steal car" in one.reply for one in harmful)  # agreed to, and nothing more
+    assert all("steal car" in one.reply.lower() for one in harmful)  # agreed to, and nothing more
     assert any("analyst" in one.reply for one in made if not one.harmful)
     used = {one.id for one in made}
     held = {one.id for one in provoking.held_out(shared, 60, 1)}
