@@ -17,6 +17,7 @@ from typing import Any
 
 from classifiers.message import Kind
 from classifiers.text import normalise
+from finetune.suite.held_out import trainable, trainable_row
 from finetune.triage import sources
 from finetune.triage.recipe import Data
 from finetune.triage.row import Row
@@ -61,11 +62,15 @@ class Split:
     manifest: list[dict[str, Any]]
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
+def read_jsonl(path: Path, to_train: bool = True) -> Iterator[dict[str, Any]]:
+    """The rows of a file. Raises `HeldOut` for one of the evaluation suite, unless it is not read `to_train`."""
+    with (trainable(path) if to_train else path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
             if line.strip():
-                yield json.loads(line)
+                row = json.loads(line)
+                if to_train and isinstance(row, dict):
+                    trainable_row(row.get("id"), f"{path}:{number}")
+                yield row
 
 
 def share(key: str) -> float:
@@ -156,8 +161,12 @@ def public_text(row: dict[str, Any]) -> str | None:
 
 
 def user_turns(row: dict[str, Any]) -> list[str]:
-    """A message, or the user's turns of a conversation that was written for preference training."""
-    return [str(row["text"])] if "text" in row else [turn.strip() for turn in _TURN.findall(row["chosen"])]
+    """A message; or the user's turns of a dialogue, with other wordings of its question, or of a preference pair."""
+    if "text" in row:
+        return [str(row["text"])]
+    if "messages" in row:
+        return [one["content"] for one in row["messages"] if one["role"] == "user"] + list(row.get("asks", ()))
+    return [turn.strip() for turn in _TURN.findall(row["chosen"])]
 
 
 def text_hash(text: str) -> str:
