@@ -17,7 +17,7 @@ from classifiers.message import Message
 from classifiers.refusal import RefusalDetector
 from classifiers.triage import Triage
 from finetune.align import base, data, generate, provoking, talk
-from finetune.align.rows import Dialogue
+from finetune.align.rows import CONTROLS, Dialogue
 from finetune.align.talk import Talk
 
 
@@ -30,9 +30,7 @@ def score(folder: str, material: data.Material, shared: Path, rows: int, seed: i
     spoken, model = talk.load(base.folder(folder)), base.load(folder, _plain())
     refuses = RefusalDetector.load().refuses
     dev = material.dev.dialogues
-    kinds = {
-        control: [row for row in dev if data.control_of(row, refuses) == control] for control in data.rows.CONTROLS
-    }
+    kinds = {control: [row for row in dev if data.control_of(row, refuses) == control] for control in CONTROLS}
     draw = random.Random(seed)
     count = min(rows, *(len(found) for found in (kinds["refuse"], kinds["comply"])))
     harmful, harmless = draw.sample(kinds["refuse"], count), draw.sample(kinds["comply"], count)

@@ -18,7 +18,7 @@ from tests.finetune.align import tiny
 
 # Of libraries that call each other's deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
-TOXICITY: dict[str, Any] = {"width": 8, "epochs": 3, "tokens": 24}
+TOXICITY: dict[str, Any] = {"width": 8, "epochs": 20, "learning_rate": 1e-2, "tokens": 24}
 WEAT = {"tests": [["x", "y", "a", "b"]], "bias_margin": 0.05}
 
 
@@ -104,7 +104,7 @@ def test_the_penalty_lowers_what_it_penalises(ground: Path) -> None:
         toxicity=2.0,
         unlikelihood=1.0,
         bias=1.0,
-        training={"max_steps": 30},
+        training={"max_steps": 20},
         **WEAT,
     )
     folder = command("penalty", path)

@@ -111,6 +111,7 @@ def foreign(folder: Path, kind: str) -> Path:
     wrapped.save_pretrained(str(folder))
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     shape = {**sizes, "vocab_size": len(wrapped), "intermediate_size": 64, "tie_word_embeddings": True}
+    shape["initializer_range"] = 0.2  # with frozen embeddings of the usual 0.02 no adapter could say anything
     if kind == "qwen2":
         model: Any = Qwen2ForCausalLM(Qwen2Config(**shape))
     else:
