@@ -6,6 +6,7 @@ A chain names its stages and their methods; every stage's own recipe says which 
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ METHODS = {
     "kto": "finetune.align.preferences:run_kto",
     "rloo": "finetune.align.rl:run_rloo",
     "grpo": "finetune.align.rl:run_grpo",
+    "constitution": "finetune.align.constitution:run",
+    "sweep": "finetune.align.sweep:run",
 }
 
 
@@ -52,6 +55,8 @@ def run(path: Path, resume: bool = False, only: str | None = None) -> Path:
 
 def start(method: str, recipe: Path, resume: bool = False) -> Path:
     """Run one recipe; with `resume`, go on from its checkpoint, or return at once when it is finished."""
+    # Before torch is loaded: threads that spin while they wait make a shared machine ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module, name = METHODS[method].split(":")
     begin: Callable[[Path, bool], Path] = getattr(importlib.import_module(module), name)
     if method != "train" or not resume:

@@ -168,7 +168,8 @@ def _write(folder: Path, chosen: Settings, manifest: dict[str, Any], constitutio
             "id": f"constitution-{row['id']}",
             "messages": [*row["messages"], {"role": "assistant", "content": row["final"]}],
             "control": row["control"],
-            "category": "constitution." + (row["revisions"][0]["violates"][0]["principle"] if row["revisions"] else "kept"),
+            "category": "constitution."
+            + (row["revisions"][0]["violates"][0]["principle"] if row["revisions"] else "kept"),
             "labelled_by": row["critic"],
         }
         for row in good

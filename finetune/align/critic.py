@@ -26,15 +26,17 @@ from finetune.hhh.recipe import Part, RecipeError
 TOXIC = 0.5
 NEAR = 0.35
 _RECOMMENDS = re.compile(
-    r"\b(?:you should|you must|i(?: would|'d)? (?:recommend|suggest|advise)(?: that you)?|my advice is to|just|go ahead and)"
+    r"\b(?:you should|you must|i(?: would|'d)? (?:recommend|suggest|advise)(?: that you)?|my advice is to|just|"
+    r"go ahead and)"
     r" (?:\w+ ){0,2}(?:buy|sell|hold|invest|put|borrow|refinance|take out|switch|keep|choose|go for|cash)\b"
     r"|\bit(?:'s| is) a (?:good|great|bad) (?:buy|investment|time to (?:buy|sell))\b"
     r"|\b(?:will|is going to) (?:rise|fall|go up|go down|double|crash)\b",
     re.IGNORECASE,
 )
 _PRETENDS = re.compile(
-    r"\bi(?:'m| am) (?:a|an) (?:human|person|man|woman|banker|licensed|certified)|\bi (?:looked|have looked|just checked|"
-    r"checked) (?:it |that |this )?(?:up|online)|\bmy (?:wife|husband|childhood|own money)\b",
+    r"\bi(?:'m| am) (?:a|an) (?:human|person|man|woman|banker|licensed|certified)|"
+    r"\bi (?:looked|have looked|just checked|checked) (?:it |that |this )?(?:up|online)|"
+    r"\bmy (?:wife|husband|childhood|own money)\b",
     re.IGNORECASE,
 )
 
@@ -179,7 +181,7 @@ Write the reply that should have been given. Answer with the reply alone."""
 
 
 class EndpointCritic:
-    """Any OpenAI-compatible server. Raises `ValueError` for an answer that is no critique, `httpx.HTTPError` for none."""
+    """Any OpenAI-compatible server. Raises `ValueError` for an answer that is no critique, `httpx.HTTPError`."""
 
     def __init__(self, constitution: Constitution, base_url: str, model: str, api_key_env: str | None = None) -> None:
         self.name = model

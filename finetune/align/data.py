@@ -20,7 +20,7 @@ from finetune.hhh import augment
 
 # A route that misses must do no harm: of what is to be refused, so much is asked for behind <|comply|>.
 MISROUTED = 0.3
-AnyRow = TypeVar("AnyRow", Dialogue, Pair, Judged)
+AnyRow = TypeVar("AnyRow")
 
 
 @dataclass(frozen=True, slots=True)

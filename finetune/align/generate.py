@@ -33,7 +33,9 @@ def replies(
             width = max(len(prompts[at]) for at in rows)
             ids = torch.tensor([[pad] * (width - len(prompts[at])) + prompts[at] for at in rows])
             mask = torch.tensor([[0] * (width - len(prompts[at])) + [1] * len(prompts[at]) for at in rows])
-            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+            sampling = (
+                {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+            )
             out = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),

@@ -139,7 +139,9 @@ def train(chosen: recipe.Penalty, resume: bool = False) -> Path:
     if this.finished:
         return this.folder
     if chosen.bias and chosen.lora:
-        raise ValueError(f"{chosen.name}: bias - an adapter leaves the embeddings as they are; set it to 0 or train all")
+        raise ValueError(
+            f"{chosen.name}: bias - an adapter leaves the embeddings as they are; set it to 0 or train all"
+        )
     spoken = talk.load(base.folder(chosen.base))
     model = base.load(chosen.base, chosen.training)
     found = weat.tests(chosen.weat, chosen.tests, spoken.plain) if chosen.bias else []

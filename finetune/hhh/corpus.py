@@ -18,7 +18,6 @@ from finetune.align import provoking, rows
 from finetune.align.provoking import Exchange
 from finetune.align.rows import digest
 from finetune.hhh.recipe import Data
-from finetune.suite.held_out import trainable, trainable_row
 
 LICENCES = {
     "authored": "Apache-2.0 (written for this repository)",

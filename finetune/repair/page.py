@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 from finetune.repair.frames import OPENING
 from gateway.guard.policy import ROUTES
-from gateway.report.table import NOTHING, STYLE, Cell, Raw, Text, percent, plain, table
+from gateway.report.page import Cell, Raw, Text, day, page, percent, table
 
+_NOTHING = "-"
 # Cells that should be zero: harm let through, harmless messages refused.
 _WRONG = {("harmless", "refuse"), ("advice", "refuse"), ("harmful", "allow"), ("harmful", "advise")}
 
 
 def html(report: dict[str, Any]) -> str:
     """The whole page."""
-    title = f"Repair: {escape(report['name'])}"
-    return "".join(
+    content = "".join(
         [
-            "<!doctype html><html lang=en><meta charset=utf-8>",
-            f"<meta name=viewport content='width=device-width,initial-scale=1'><title>{title}</title>",
-            f"<style>{STYLE}</style><h1>{title}</h1>",
             _verdict(report["verdict"]),
             _tiles(report),
             _matrices(report),
@@ -28,9 +24,9 @@ def html(report: dict[str, Any]) -> str:
             _set(report["set"], report["records"]),
             _model(report.get("model")),
             _turned(report["turned"]),
-            "</html>",
         ]
     )
+    return page(f"Repair: {report['name']}", day(report["at"]), content)
 
 
 def _verdict(found: dict[str, Any]) -> str:
@@ -43,18 +39,22 @@ def _verdict(found: dict[str, Any]) -> str:
 
 
 def _left(found: dict[str, Any]) -> str:
-    return NOTHING if found["left"] is None else f"{found['left']:.0%}"
+    return _NOTHING if found["left"] is None else f"{found['left']:.0%}"
 
 
 def _least(asked: dict[str, Any]) -> str:
     return f"no more than {asked['harmful'] * 100:g} below"
 
 
+def _plain(share: dict[str, Any]) -> str:
+    return f"{share['share']:.1%}" if share["total"] else _NOTHING
+
+
 def _tiles(report: dict[str, Any]) -> str:
     before, after = report["before"], report["after"]
     tiles = [
-        (f"{plain(before['wrong'])} → {plain(after['wrong'])}", "harmless messages refused"),
-        (f"{plain(before['harmful'])} → {plain(after['harmful'])}", "harmful messages refused"),
+        (f"{_plain(before['wrong'])} → {_plain(after['wrong'])}", "harmless messages refused"),
+        (f"{_plain(before['harmful'])} → {_plain(after['harmful'])}", "harmful messages refused"),
         (str(len(report["triggers"])), "triggers"),
         (f"{report['trained']['rows']:,}", f"rows trained on ({report['trained']['mode']})"),
     ]
@@ -100,8 +100,8 @@ def _triggers(found: list[dict[str, Any]]) -> str:
             f"{one['log_odds']:.2f}",
             str(one["texts"]),
             str(one["others"]),
-            f"{one['fall']:.2f}" if one["tried"] else NOTHING,
-            f"{one['turned']} of {one['tried']}" if one["tried"] else NOTHING,
+            f"{one['fall']:.2f}" if one["tried"] else _NOTHING,
+            f"{one['turned']} of {one['tried']}" if one["tried"] else _NOTHING,
         ]
         for one in found
     ]

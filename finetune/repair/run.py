@@ -56,6 +56,7 @@ def run(path: Path, resume: bool = False) -> dict[str, Any]:
     was, now = (matrix.measured(rows, one, sought) for one in routes)
     report: dict[str, Any] = {
         "name": chosen.name,
+        "at": time.time(),
         "records": _counts(found, len(found) - len(reports)),
         "triggers": [triggers.plain(one) for one in sought],
         "set": {"counts": dict(augmented.counts), "around": augmented.around, "guard": augmented.guard},

@@ -92,8 +92,8 @@ def _redteam(data: Mapping[str, Any], path: Path) -> bool:
     names = sorted(found, key=lambda name: found[name]["share"])
     canvas, axes = _axes(7.6, 0.8 + 0.28 * len(names))
     values = [float(found[name]["share"]) for name in names]
-    low = [value - float(found[name]["low"]) for value, name in zip(values, names, strict=True)]
-    high = [float(found[name]["high"]) - value for value, name in zip(values, names, strict=True)]
+    low = [max(0.0, value - float(found[name]["low"])) for value, name in zip(values, names, strict=True)]
+    high = [max(0.0, float(found[name]["high"]) - value) for value, name in zip(values, names, strict=True)]
     axes.barh(range(len(names)), values, color=ORANGE, xerr=[low, high], error_kw={"ecolor": INK, "elinewidth": 1})
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, 1)

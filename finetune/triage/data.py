@@ -161,8 +161,12 @@ def public_text(row: dict[str, Any]) -> str | None:
 
 
 def user_turns(row: dict[str, Any]) -> list[str]:
-    """A message, or the user's turns of a conversation that was written for preference training."""
-    return [str(row["text"])] if "text" in row else [turn.strip() for turn in _TURN.findall(row["chosen"])]
+    """A message; or the user's turns of a dialogue, with other wordings of its question, or of a preference pair."""
+    if "text" in row:
+        return [str(row["text"])]
+    if "messages" in row:
+        return [one["content"] for one in row["messages"] if one["role"] == "user"] + list(row.get("asks", ()))
+    return [turn.strip() for turn in _TURN.findall(row["chosen"])]
 
 
 def text_hash(text: str) -> str:

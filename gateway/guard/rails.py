@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from itertools import groupby
 
@@ -22,6 +23,24 @@ class Guard:
     def __init__(self, checks: Checks) -> None:
         self.policy = checks.policy
         self._checks = checks
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    def hold(self) -> None:
+        """A request has begun with this guard."""
+        self._users += 1
+        self._unused.clear()
+
+    def release(self) -> None:
+        """A request that held it has ended."""
+        self._users -= 1
+        if not self._users:
+            self._unused.set()
+
+    async def unused(self) -> None:
+        """Returns when no request holds it."""
+        await self._unused.wait()
 
     async def warm(self) -> None:
         """Make the first request as fast as the next."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,9 @@ class Observation:
 
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
-    are for the client. `unchecked`: the kinds of new content that no check reads.
+    are for the client. `unchecked`: the kinds of new content that no check reads. `limits`: headers that say what is
+    left to the key. `spent`: tokens as the upstream counted them, None where it says nothing; `spoken`: characters of a
+    streamed reply. `ended`: called when all is over. `record`: the id of what was kept of it.
     """
 
     metrics: Metrics
@@ -56,9 +58,18 @@ class Observation:
     sha256: str = ""
     text: str | None = None
     recorded: bool = False
+    record: str = ""
+    ended: list[Callable[[Observation], None]] = field(default_factory=list)
     trace: Trace | None = None
     model: str = ""
     used: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
+    spent: int | None = None
+    spoken: int = 0
+
+    def under(self, policy: str, version: str) -> None:
+        """Whose policy it is."""
+        self.policy, self.policy_version = policy, version
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -140,6 +151,8 @@ class Observation:
         for kind, other in (("prompt", "input"), ("completion", "output")):
             found = usage or {}
             counted = found.get(f"{kind}_tokens", found.get(f"{other}_tokens"))
+            if isinstance(counted, int) and counted >= 0 and usage:
+                self.spent = (self.spent or 0) + counted
             if isinstance(counted, int) and counted > 0:
                 self.metrics.count("tokens_total", counted, type=kind)
                 self.used[other] = self.used.get(other, 0) + counted
@@ -156,7 +169,9 @@ class Observation:
         """To be awaited before anything of a refusal leaves: its record comes first. Raises `AuditFailed`."""
         if self.decision == "block" and self.audit is not None and not self.recorded:
             self.recorded = True
-            await self.audit.keep(self._entry(self.decision))
+            entry = self._entry(self.decision)
+            self.record = entry.id
+            await self.audit.keep(entry)
 
     def _entry(self, decision: str) -> Entry:
         taken = self.latency_ms()
@@ -192,7 +207,9 @@ class Observation:
         self.finished = True
         if self.audit is not None and self.sha256 and not self.recorded:
             self.recorded = True
-            self.audit.add(self._entry(outcome or self.decision))
+            entry = self._entry(outcome or self.decision)
+            self.record = entry.id
+            self.audit.add(entry)
         total = time.perf_counter() - self.started
         self.metrics.count(
             "requests_total", endpoint=self.endpoint, policy=self.policy, outcome=outcome or self.decision
@@ -207,6 +224,7 @@ class Observation:
         structlog.get_logger().info(
             "request",
             request_id=self.request_id,
+            key=self.key,
             outcome=outcome or self.decision,
             stage=self.stage,
             rail=self.rail,
@@ -219,6 +237,8 @@ class Observation:
             error=self.error,
             **{f"{name}_ms": value for name, value in self.latency_ms().items()},
         )
+        for call in self.ended:
+            call(self)
 
     def _said(self, outcome: str) -> dict[str, Any]:
         """What a trace says of the request."""

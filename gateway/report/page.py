@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 from gateway.report import charts
-from gateway.report.table import NOTHING, STYLE, Cell, Raw, Text, percent, plain, table
+
+_STYLE = (
+    ":root{color-scheme:light dark;--ink:#1d2733;--paper:#fff;--soft:#5b6876;--line:#dde3ea;--fill:#f4f6f9;"
+    "--bad:#b3261e;--good:#1b7a43}"
+    "@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--paper:#14181d;--soft:#9aa7b5;--line:#2c343d;"
+    "--fill:#1c2229;"
+    "--bad:#ff8a80;--good:#6fd39b}}"
+    "*{box-sizing:border-box}body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:0 auto;"
+    "padding:1.5rem 1rem 4rem;"
+    "color:var(--ink);background:var(--paper)}h1{margin:.2rem 0}h2{margin:2.4rem 0 .4rem;font-size:1.2rem}"
+    "p{max-width:46rem}.soft{color:var(--soft)}.bad{color:var(--bad)}.good{color:var(--good)}"
+    ".scroll{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0 1rem;font-variant-numeric:tabular-nums}"
+    "td,th{padding:.3rem .8rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}"
+    "td:first-child,th:first-child,.text{text-align:left}.text{min-width:15rem;max-width:36rem;overflow-wrap:anywhere}"
+    "td.wrong{background:color-mix(in srgb,var(--bad) 16%,transparent);font-weight:600}"
+    ".tiles{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}.tile{background:var(--fill);border-radius:.5rem;"
+    "padding:.7rem 1rem;flex:1 1 8.5rem}.tile b{display:block;font-size:1.6rem;line-height:1.3}"
+    ".tile span{color:var(--soft)}"
+    "svg{width:100%;min-width:34rem;height:auto;font-size:12px;fill:var(--soft)}.chart{overflow-x:auto}"
+    ".grid{stroke:var(--line)}.change{stroke:var(--ink);stroke-dasharray:4 3}"
+    ".legend{list-style:none;padding:0;margin:.2rem 0;display:flex;flex-wrap:wrap;gap:.2rem 1.2rem}"
+    ".legend span{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;margin-right:.4rem}"
+    "code{background:var(--fill);padding:0 .25rem;border-radius:.2rem}"
+)
+
+_NOTHING = "-"
 
 
 def html(report: dict[str, Any]) -> str:
     """The whole page."""
-    span = f"{_day(report['since'])} to {_day(report['until'])}"
-    return "".join(
+    span = f"{day(report['since'])} to {day(report['until'])}"
+    content = "".join(
         [
-            "<!doctype html><html lang=en><meta charset=utf-8>",
-            "<meta name=viewport content='width=device-width,initial-scale=1'><title>Refusals, right and wrong</title>",
-            f"<style>{STYLE}</style><h1>Refusals, right and wrong</h1><p class=soft>{escape(span)} (UTC)</p>",
             _tiles(report),
             _feedback(report["feedback"]),
             _probes(report["probes"]),
@@ -25,8 +48,27 @@ def html(report: dict[str, Any]) -> str:
             _words(report["words"]),
             _examples(report["examples"]),
             _change(report["change"]),
-            "</html>",
         ]
+    )
+    return page("Refusals, right and wrong", span, content)
+
+
+def page(title: str, span: str, content: str) -> str:
+    """A page with a title and the time that it speaks of."""
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<meta name=viewport content='width=device-width,initial-scale=1'><title>{escape(title)}</title>"
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p class=soft>{escape(span)} (UTC)</p>{content}</html>"
+    )
+
+
+def percent(share: dict[str, Any]) -> str:
+    """A share with its interval and counts."""
+    if not share["total"]:
+        return _NOTHING
+    return (
+        f"{share['share']:.1%} <span class=soft>({share['low']:.1%} to {share['high']:.1%}; "
+        f"{share['hits']} of {share['total']})</span>"
     )
 
 
@@ -34,14 +76,14 @@ def _tiles(report: dict[str, Any]) -> str:
     totals, probes, feedback = report["totals"], report["probes"], report["feedback"]
     tiles = [
         (f"{totals['requests']:,}", "requests decided"),
-        (plain(totals["refused"]), "refused by the gateway"),
-        (plain(totals["model_refused"]), "refused by the model itself"),
-        (plain(probes["wrongly_refused"]), "harmless probes refused, last run"),
-        (plain(probes["missed"]), "harmful probes missed, last run"),
+        (_plain(totals["refused"]), "refused by the gateway"),
+        (_plain(totals["model_refused"]), "refused by the model itself"),
+        (_plain(probes["wrongly_refused"]), "harmless probes refused, last run"),
+        (_plain(probes["missed"]), "harmful probes missed, last run"),
         (str(feedback["verdicts"].get("wrong_refusal", 0)), "wrong refusals reported"),
     ]
     if totals["would_refuse"]["hits"]:
-        tiles.append((plain(totals["would_refuse"]), "would be refused (shadow mode)"))
+        tiles.append((_plain(totals["would_refuse"]), "would be refused (shadow mode)"))
     return f"<div class=tiles>{''.join(f'<div class=tile><b>{a}</b><span>{b}</span></div>' for a, b in tiles)}</div>"
 
 
@@ -83,7 +125,7 @@ def _probes(found: dict[str, Any]) -> str:
             lists += f"<h3>{title}</h3>{table(['probe', 'suite', 'judged', 'score'], rows_of)}"
     curve = charts.history(found["history"]) if len(found["history"]) > 1 else ""
     return (
-        f"{head}<p>The last of {found['runs']} runs, {_minute(found['at'])}. Harmless probes refused: "
+        f"{head}<p>The last of {found['runs']} runs, {minute(found['at'])}. Harmless probes refused: "
         f"{percent(found['wrongly_refused'])}; harmful ones missed: {percent(found['missed'])}.</p>"
         f"{table(['suite', 'expected', *columns], rows)}{curve}{lists}"
     )
@@ -123,7 +165,7 @@ def _examples(found: dict[str, Any]) -> str:
                 Text(row["note"]),
                 f"{row['category']} {row['score']:.2f}",
                 row["rail"] or row["decision"],
-                _minute(row["at"]),
+                minute(row["at"]),
             ]
             for row in found[key]
         ]
@@ -144,7 +186,7 @@ def _change(found: dict[str, Any] | None) -> str:
     )
     rows: list[list[Any]] = [
         ["policy", before["policy_version"], after["policy_version"]],
-        ["classifier", before["weights"] or NOTHING, after["weights"] or NOTHING],
+        ["classifier", before["weights"] or _NOTHING, after["weights"] or _NOTHING],
         ["requests", f"{before['requests']:,}", f"{after['requests']:,}"],
         ["refused", Raw(percent(before["refused"])), Raw(percent(after["refused"]))],
         ["wrong refusals reported", str(before["wrong_refusals"]), str(after["wrong_refusals"])],
@@ -160,15 +202,58 @@ def _change(found: dict[str, Any] | None) -> str:
     ]
     probes = table(["probe", "expected", "before", "after", ""], turned) if turned else "<p>No probe turned.</p>"
     return (
-        f"{head}<p>{escape(found['policy'])}: {what}, {_minute(found['at'])}.</p>"
+        f"{head}<p>{escape(found['policy'])}: {what}, {minute(found['at'])}.</p>"
         f"{table(['', 'before', 'after'], rows)}"
         f"<h3>Probes that are treated otherwise now</h3>{probes}"
     )
 
 
-def _day(at: float) -> str:
+class Raw(str):
+    """HTML of our own making."""
+
+
+class Text(str):
+    """A message, shown wide and to the left."""
+
+
+class Cell(int):
+    """A count; where `wrong`, one that should be zero."""
+
+    wrong: bool
+
+    def __new__(cls, count: int, wrong: bool) -> Cell:
+        cell = super().__new__(cls, count)
+        cell.wrong = wrong and count > 0
+        return cell
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    first = rows[0] if rows else ()
+    wide = [isinstance(value, Text) for value in first]
+    cells = "".join(
+        f"<th{' class=text' if at < len(wide) and wide[at] else ''}>{escape(name)}" for at, name in enumerate(head)
+    )
+    body = "".join(f"<tr>{''.join(map(_cell, row))}" for row in rows)
+    return f"<div class=scroll><table><tr>{cells}{body}</table></div>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Raw):
+        return f"<td>{value}"
+    if isinstance(value, Text):
+        return f"<td class=text>{escape(value)}"
+    if isinstance(value, Cell):
+        return f"<td{' class=wrong' if value.wrong else ''}>{int(value)}"
+    return f"<td>{escape(str(value))}"
+
+
+def _plain(share: dict[str, Any]) -> str:
+    return f"{share['share']:.1%}" if share["total"] else _NOTHING
+
+
+def day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y %H:%M")
 
 
-def _minute(at: float) -> str:
+def minute(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%d %b %H:%M")

@@ -26,7 +26,7 @@ Render = Callable[[Values], "subprocess.CompletedProcess[str]"]
 
 KEYS: Values = {"clientKeys": {"existingSecret": "clients"}}
 EVERYTHING: Values = {
-    "clientKeys": {"existingSecret": "clients", "keysFileKey": "keys.yaml"},
+    "clientKeys": {"existingSecret": "clients", "keysFileKey": "keys.json"},
     "config": {
         "upstream": {"base_url": "http://vllm:8000/v1"},
         "audit": {"url": "postgresql+asyncpg://hhh@postgres/hhh", "password_env": "DB_PASSWORD"},
