@@ -8,9 +8,8 @@ Traffic is the dev file that no recipe trains on, in two halves that have nothin
 half is reported, which is more than users would do. The model behind the gateway is a stand-in that says one sentence.
 
 policy   the shipped classifier; the policy goes from operating point `balanced` to `permissive`. A minute.
-retrain  a small classifier that was trained on keywords (`finetune.repair.demo`), and `hhh finetune repair` with the
-         exported rows. Its encoder has four layers (`--layers 6`: all). About ten minutes on one core; the classifier
-         is used again where it lies in the folder.
+retrain  a small classifier, and `hhh finetune repair` with the exported rows. Its encoder has two layers
+         (`--layers 6`: all). Minutes on one core; the small classifier is used again where it lies in the folder.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ import aiohttp
 import yaml
 from aiohttp import web
 
-from finetune.repair import demo
+from finetune.repair.demo import cut
 from gateway.report.odds import share
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,18 +59,32 @@ def halves() -> tuple[list[Row], list[Row]]:
     return first, [row for row in rows if row not in first]
 
 
+def train(recipe: Path, folder: Path, layers: int) -> Path:
+    """Train the small classifier into the folder, unless it is there; its recipe, as a file in the folder."""
+    plan = yaml.safe_load(recipe.read_text())
+    plan |= {"run_dir": str(folder), "weights_dir": str(folder / "weights")}
+    plan["model"]["base"] = str(cut(folder.parent / "base", layers))
+    path = folder.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(plan))
+    if not (folder / "weights" / "manifest.json").exists():
+        subprocess.run([HHH, "finetune", "triage", "--recipe", path], cwd=ROOT, check=True)
+    return path
+
+
 def repair(recipe: Path, folder: Path, exported: Path) -> Path:
-    """`hhh finetune repair` with the exported rows; the weights. All reports are ours: the cap per key is high."""
+    """`hhh finetune repair` with the exported rows; the weights. All reports are ours, so the cap per key is high."""
     judged = folder / "second-half.jsonl"
     judged.write_text("".join(json.dumps(row) + "\n" for row in halves()[1]), encoding="utf-8")
     plan = {
         "name": "story",
         "run_dir": str(folder / "after"),
+        "weights_dir": str(folder / "after" / "released"),
         "records": {"exported": [str(exported)]},
         "pool": [str(ROOT / "finetune" / "data" / "authored" / "triage")],
         "measure": [str(judged)],
-        **demo.SETTINGS,
-        "triage": {**demo.SETTINGS["triage"], "recipe": str(recipe)},
+        "reports": {"per_key": 1000},
+        "triage": {"recipe": str(recipe), "training": {"epochs": 1}},
+        "verdict": {"wrong": 1.0},
     }
     path = folder / "repair.yaml"
     path.write_text(yaml.safe_dump(plan))
@@ -227,8 +240,9 @@ async def play(folder: Path, before: Way, remedy: Callable[[Path], Way]) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--remedy", choices=["policy", "retrain"], default="policy")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "finetune" / "recipes" / "small.yaml")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "story")
-    parser.add_argument("--layers", type=int, default=4, help="of the encoder that is retrained; 6 are all")
+    parser.add_argument("--layers", type=int, default=2, help="of the encoder that is retrained; 6 are all")
     chosen = parser.parse_args()
     folder, rails = chosen.folder.resolve(), ROOT / "rails"
     folder.mkdir(parents=True, exist_ok=True)
@@ -237,12 +251,11 @@ def main() -> None:
     def remedy(exported: Path) -> Way:
         if chosen.remedy == "policy":
             return Way(permissive(folder))
-        return Way(rails, repair(recipe, folder, exported))
+        return Way(rails, repair(folder / "before.yaml", folder, exported))
 
-    recipe = folder / "none"
     if chosen.remedy == "retrain":
-        recipe = demo.over_refuser(folder, chosen.layers)
-        before = Way(rails, folder / "before" / "released")
+        train(chosen.recipe, folder / "before", chosen.layers)
+        before = Way(rails, folder / "before" / "weights")
     figures = asyncio.run(play(folder, before, remedy))
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))

@@ -99,9 +99,8 @@ class Corpus:
 def read(recipe: Data, seed: int) -> Corpus:
     """The corpus of a recipe. Raises `BadRows`, naming file and line, where an authored row is malformed."""
     corpus = Corpus()
-    found = rows.read(dialogues=[trainable(recipe.authored)], required=("control", "category"))
-    for identity, dialogues in rows.by_row(found.dialogues).items():
-        trainable_row(identity, str(recipe.authored))
+    found = rows.read(dialogues=[recipe.authored], required=("control", "category"))
+    for dialogues in rows.by_row(found.dialogues).values():
         _split(corpus, [_dialogue(row, ask) for ask, row in enumerate(dialogues)], recipe, seed)
     for source in found.sources:
         name = f"authored/{source.path.name}"

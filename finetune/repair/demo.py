@@ -1,4 +1,4 @@
-"""python -m finetune.repair.demo [--folder runs/repair-demo] [--layers 4]
+"""python -m finetune.repair.demo [--folder runs/repair-demo] [--layers 4] [--resume]
 
 A classifier that refuses by keyword, and its repair. An over-refuser is trained on authored rows whose labels a list of
 frightening words has overruled: whatever has one of them is harmful. It judges traffic that it was not trained on, what
@@ -46,7 +46,11 @@ SETTINGS: dict[str, Any] = {
     "triggers": {"most": 60},
     # The records are an evaluation of our own, under one key, so they may say more than strangers' reports.
     "reports": {"per_key": 1000, "share": 0.6, "companions": 1},
-    "triage": {"distrust": True, "rehearse": 4000, "training": {"epochs": 3, "learning_rate": 2.0e-4}},
+    "triage": {
+        "distrust": True,
+        "rehearse": 4000,
+        "training": {"epochs": 3, "learning_rate": 2.0e-4, "checkpoint_steps": 50},
+    },
 }
 
 
@@ -132,8 +136,8 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     return path
 
 
-def play(folder: Path, layers: int) -> dict[str, Any]:
-    """The report of the repair."""
+def play(folder: Path, layers: int, resume: bool) -> dict[str, Any]:
+    """The report of the repair; `resume` goes on with a repair that was stopped."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = over_refuser(folder, layers)
     pool = [path for path in sorted((AUTHORED / "triage").glob("*.jsonl")) if path.stem not in TRAFFIC]
@@ -149,15 +153,16 @@ def play(folder: Path, layers: int) -> dict[str, Any]:
     }
     path = folder / "repair.yaml"
     path.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
-    return run.run(path)
+    return run.run(path, resume)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/repair-demo"))
     parser.add_argument("--layers", type=int, default=4, help="of the encoder; 6 are all")
+    parser.add_argument("--resume", action="store_true", help="go on with a repair that was stopped")
     chosen = parser.parse_args()
-    report = play(chosen.folder, chosen.layers)
+    report = play(chosen.folder, chosen.layers, chosen.resume)
     for name in ("before", "after", "verdict", "minutes"):
         print(name, json.dumps(report[name]))
     print(chosen.folder / "after" / "report.html")
