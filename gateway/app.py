@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,63 +16,82 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from classifiers.cascade import Cascade, fingerprint
+from classifiers.cascade import fingerprint
 from classifiers.labels import CATEGORIES, LABELS
 from classifiers.message import Classifier
-from classifiers.refusal import RefusalDetector
-from classifiers.shipped import TRIAGE, CorruptWeights
+from classifiers.shipped import TRIAGE
 from gateway import __version__
 from gateway.call import dump
 from gateway.config import Config
 from gateway.errors import ConfigError
-from gateway.guard import nemo, others, policy
-from gateway.guard.checks import Checks
-from gateway.guard.judge import Judge
-from gateway.guard.rails import Guard
+from gateway.guard.loader import Loader
+from gateway.guard.registry import Policies
 from gateway.http import errors
-from gateway.http.auth import Keys
 from gateway.http.exchange import request_id
 from gateway.http.middleware import Inflight
 from gateway.http.routes import ROUTES
 from gateway.http.service import Service
-from gateway.pipeline import Pipeline
+from gateway.keys.fit import fit
+from gateway.keys.ring import Ring
 from gateway.probes import suites
 from gateway.probes.runner import Prober
+from gateway.quota.limiter import Limiter
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
+from gateway.record.tracing import Traces
 from gateway.upstream.base import Upstream
 
 
-def create_app(config: Config, upstream: Upstream | None = None, classifier: Classifier | None = None) -> FastAPI:
+def create_app(
+    config: Config,
+    upstream: Upstream | None = None,
+    classifier: Classifier | None = None,
+    shared: Path | None = None,
+) -> FastAPI:
     """The ASGI application. `upstream` and `classifier` replace those that the configuration names.
+
+    `shared`: the folder where this process and others keep their metrics, to be shown as one.
 
     Policy and models load in the lifespan, before the port opens. What cannot be loaded raises
     `gateway.errors.ConfigError`, kept in `app.state.service.failure`, and the server does not start.
     """
-    metrics = Metrics()
-    service = Service(config, Keys(config.client_keys()), metrics)
+    metrics = Metrics(shared)
+    ring = Ring(config.keys_file, config.client_keys(), metrics, fit(config))
+    service = Service(config, ring, Limiter(config.limits, metrics), metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         began = time.perf_counter()
         try:
-            guard = await asyncio.to_thread(build_guard, config, classifier)
+            ring.open()
+            loader = await asyncio.to_thread(Loader.of, config, classifier)
+            names = dict.fromkeys((config.policy, *ring.policies))
+            guards = {name: await asyncio.to_thread(loader.guard, name) for name in names}
             model = upstream or build_upstream(config, metrics)
             probes = suites.load(config.probes.folder)
             service.audit = build_audit(config, metrics)
-            await asyncio.gather(model.start(), guard.warm())
+            service.traces = Traces(config.tracing) if config.tracing.endpoint else None
+            await asyncio.gather(model.start(), *(guard.warm() for guard in guards.values()))
             if service.audit is not None:
                 await service.audit.start()
         except ConfigError as error:
             service.failure = error
             raise
-        metrics.declare(guard.policy.name, guard.policy.version, __version__, (*LABELS, *CATEGORIES))
-        service.parts = {"policy": f"{guard.policy.name}@{guard.policy.version}", "upstream": config.upstream.kind}
+        default = guards[config.policy].policy
+        metrics.declare(default.name, default.version, __version__, (*LABELS, *CATEGORIES))
+        service.parts = {"policy": f"{default.name}@{default.version}", "upstream": config.upstream.kind}
         service.weights = triage_version(config)
-        service.pipeline = Pipeline(guard, model)
+        for name in guards:
+            metrics.declare_policy(name, (*LABELS, *CATEGORIES))
+        service.limiter.declare(ring.callers)
+        await service.limiter.start()
+        metrics.gauge("workers").set(1)
+        service.build = loader.guard
+        service.upstream = model
+        service.policies = policies = Policies(guards, config.policy)
         service.prober = Prober(
             probes,
-            lambda: service.loaded().guard,
+            policies.get,
             metrics,
             service.weights,
             service.audit.store if service.audit is not None else None,
@@ -86,9 +106,12 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             if probing is not None:
                 probing.cancel()
                 await asyncio.gather(probing, return_exceptions=True)
-            await asyncio.gather(model.close(), guard.close())
+            await asyncio.gather(model.close(), policies.close(), service.limiter.close())
+            loader.close()
             if service.audit is not None:
                 await service.audit.close()
+            if service.traces is not None:
+                await asyncio.to_thread(service.traces.close)
 
     app = FastAPI(
         title="hhh-gateway",
@@ -104,24 +127,6 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     )
     app.state.service = service
     return app
-
-
-def build_guard(config: Config, classifier: Classifier | None = None) -> Guard:
-    """Load the default policy, its NeMo lanes and the classifiers. Blocks for a second or two."""
-    triage = config.triage
-    screen = None
-    points: policy.Points = {}
-    try:
-        refusals = RefusalDetector.load()
-        if classifier is None:
-            cascade = Cascade.load(triage.weights, triage.threads, others.build(triage))
-            classifier, screen, points = cascade.reader, cascade.clear, cascade.operating_points
-    except CorruptWeights as error:
-        raise ConfigError(str(error)) from None
-    rules = policy.load(config.policies(), config.policy, points)
-    lanes = nemo.load(rules.folder, rules.rules.patterns)
-    judge = Judge(classifier, max_batch=triage.max_batch, memory=triage.memory, screen=screen)
-    return Guard(Checks(rules, lanes, judge, refusals, triage.timeout_seconds))
 
 
 def build_audit(config: Config, metrics: Metrics) -> Recorder | None:

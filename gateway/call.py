@@ -213,7 +213,7 @@ class Call:
     """One request to an endpoint.
 
     `body` is the client's JSON, parsed and never edited in place; `raw` its bytes, which go upstream as they came
-    unless a rewrite dropped them (`with_body`, `with_model`).
+    unless a rewrite dropped them (`with_body`, `with_model`). `characters`: how much text it has.
     """
 
     form: Form
@@ -222,6 +222,7 @@ class Call:
     request_id: str
     route: Route = "allow"
     on_block: OnBlock = "completion"
+    characters: int = 0
 
     @property
     def model(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -25,10 +25,15 @@ main.add_typer(finetune, name="finetune")
 main.add_typer(evaluation, name="eval")
 main.add_typer(audit, name="audit")
 main.add_typer(probes, name="probes")
+keys = typer.Typer(no_args_is_help=True, help="Client keys: who may call, and how much.")
+main.add_typer(keys, name="keys")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The YAML file with the settings.")]
 Days = Annotated[float, typer.Option(min=0, help="How far back to look.")]
+KeysFile = Annotated[Path | None, typer.Option("--file", help="The file of keys [default: the setting keys_file].")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Recipe = Annotated[Path, typer.Option("--recipe", exists=True, help="The YAML recipe of the run.")]
+Resume = Annotated[bool, typer.Option(help="Go on where it stopped.")]
 
 
 def _version(show: bool) -> None:
@@ -49,17 +54,24 @@ def serve(
     config: ConfigFile = None,
     host: Annotated[str | None, typer.Option(help="Address to bind [default: 127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind [default: 8000].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that serve [default: 1].")] = None,
 ) -> None:
     """Serve the gateway."""
+    loaded = _load(config, host=host, port=port, workers=workers)
+    if loaded.workers > 1:
+        from gateway.workers import supervise
+
+        raise typer.Exit(supervise(loaded))
     from gateway.server import run
 
-    run(_load(config, host=host, port=port))
+    run(loaded)
 
 
 @main.command()
 def check(config: ConfigFile = None) -> None:
     """Validate the configuration and every policy; exit 2 and say what is wrong."""
     from gateway.guard import nemo, policy
+    from gateway.keys.fit import fitting
 
     loaded = _load(config)
     names = sorted(path.parent.name for path in loaded.policies().glob("*/config.yml"))
@@ -76,6 +88,12 @@ def check(config: ConfigFile = None) -> None:
             for lane, flows in (("fast", fast.flows), ("colang", colang.flows))
         ]
         typer.echo(f"{name}@{found.version}  {'  '.join(lanes)}")
+    try:
+        keys = fitting(loaded)
+    except ConfigError as error:
+        _fail(str(error))
+    if loaded.keys_file is not None:
+        typer.echo(f"{loaded.keys_file}  {keys} keys")
 
 
 @triage.command()
@@ -131,9 +149,7 @@ def noise(recipe: Recipe, report: Annotated[Path, typer.Option(help="Folder for 
 
 
 @finetune.command("triage")
-def finetune_triage(
-    recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False
-) -> None:
+def finetune_triage(recipe: Recipe, resume: Resume = False) -> None:
     """Train the triage classifier, export and evaluate it, and distil its first tier."""
     with _extra("finetune"):
         from finetune.triage.train import StaleCheckpoint, run
@@ -154,12 +170,77 @@ def finetune_refusal(recipe: Recipe) -> None:
 
 
 @finetune.command("sft")
-def finetune_sft(recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False) -> None:
-    """Train the embedded HHH model."""
-    with _extra("finetune"):
-        from finetune.hhh.train import run
+def finetune_sft(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on dialogues: the embedded model from scratch, or an existing model where the recipe names a `base`."""
+    _align(recipe, resume, "sft" if b"base:" in recipe.read_bytes() else "train")
 
-    typer.echo(run(recipe, resume))
+
+@finetune.command("penalty")
+def finetune_penalty(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on dialogues with a loss that penalises toxicity, bias and known-bad replies."""
+    _align(recipe, resume, "penalty")
+
+
+@finetune.command("dpo")
+def finetune_dpo(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on preference pairs."""
+    _align(recipe, resume, "dpo")
+
+
+@finetune.command("kto")
+def finetune_kto(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on replies labelled good or bad."""
+    _align(recipe, resume, "kto")
+
+
+@finetune.command("rloo")
+def finetune_rloo(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on a reward, each reply compared with the others to its prompt."""
+    _align(recipe, resume, "rloo")
+
+
+@finetune.command("grpo")
+def finetune_grpo(recipe: Recipe, resume: Resume = False) -> None:
+    """Train on a reward, advantages in units of their deviation within a prompt's replies."""
+    _align(recipe, resume, "grpo")
+
+
+@finetune.command("constitution")
+def finetune_constitution(recipe: Recipe, resume: Resume = False) -> None:
+    """Have a model's replies criticised and revised by principles: rows for sft, pairs for dpo."""
+    _align(recipe, resume, "constitution")
+
+
+@finetune.command("sweep")
+def finetune_sweep(recipe: Recipe, resume: Resume = False) -> None:
+    """Train a recipe over a grid of settings, score each point, draw the Pareto front and choose."""
+    _align(recipe, resume, "sweep")
+
+
+@finetune.command("chain")
+def finetune_chain(
+    recipe: Recipe,
+    resume: Resume = False,
+    only: Annotated[str | None, typer.Option(help="One stage, by the name of its recipe's file.")] = None,
+) -> None:
+    """Run stages one after another, each from the run before."""
+    with _extra("finetune"):
+        from finetune.align.chain import run
+
+    try:
+        typer.echo(run(recipe, resume, only))
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def _align(recipe: Path, resume: bool, method: str) -> None:
+    with _extra("finetune"):
+        from finetune.align.chain import start
+
+        try:
+            typer.echo(start(method, recipe, resume))
+        except (ValueError, OSError) as error:
+            _fail(str(error))
 
 
 class Control(StrEnum):
@@ -301,11 +382,14 @@ def probes_run(
         if base_url is not None:
             run = run_there(base_url, secret(key_env) if key_env else None)
         else:
-            from gateway.app import build_guard, triage_version
+            from gateway.app import triage_version
+            from gateway.guard.loader import Loader
             from gateway.probes import suites
 
             loaded = _load(config)
-            run = run_here(suites.load(loaded.probes.folder), build_guard(loaded), triage_version(loaded))
+            run = run_here(
+                suites.load(loaded.probes.folder), Loader.of(loaded).guard(loaded.policy), triage_version(loaded)
+            )
     except ConfigError as error:
         _fail(str(error))
     typer.echo(table(run))
@@ -314,6 +398,82 @@ def probes_run(
     if budget is not None and run["wrong_refusal_share"] > budget:
         typer.echo(f"over the budget of {budget:.1%}", err=True)
         raise typer.Exit(1)
+
+
+@keys.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="What records and metrics call it.")],
+    role: Annotated[str | None, typer.Option(help="client or admin [default: client].")] = None,
+    policy: Annotated[str | None, typer.Option(help="Its policy [default: the gateway's].")] = None,
+    on_block: Annotated[str | None, typer.Option(help="completion or error [default: the policy's].")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Default: no limit.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Default: no limit.")] = None,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Requests at once; default: no limit.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model it may use, `gpt-*` say; default: all.")] = None,
+    expires: Annotated[str | None, typer.Option(help="A date, or an age such as 90d; default: never.")] = None,
+    file: KeysFile = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Make a key, and show it: this once. What is kept of it is a hash."""
+    from gateway.keys import command
+
+    try:
+        entry, secret = command.create(
+            _keys_file(file, config),
+            name,
+            role=role,
+            policy=policy,
+            on_block=on_block,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            concurrent=concurrent,
+            models=tuple(model) if model else None,
+            expires=command.moment(expires),
+        )
+    except (ConfigError, OSError) as error:
+        _fail(str(error))
+    typer.echo(json.dumps({"key": secret, "id": entry.id, "name": entry.name}) if as_json else secret)
+    if not as_json:
+        typer.echo(f"Key {entry.name} ({entry.id}). Keep it now: it cannot be shown again.", err=True)
+
+
+@keys.command("list")
+def keys_list(file: KeysFile = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """All keys, and what each may do."""
+    from rich.console import Console
+
+    from gateway.keys import command
+
+    try:
+        rows = command.listed(_keys_file(file, config))
+    except ConfigError as error:
+        _fail(str(error))
+    if as_json:
+        typer.echo(json.dumps({"keys": rows}))
+    else:
+        Console().print(command.table(rows))
+
+
+@keys.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(help="Its name or its id.")], file: KeysFile = None, config: ConfigFile = None
+) -> None:
+    """Refuse a key from its next request on."""
+    from gateway.keys import command
+
+    try:
+        entry = command.revoke(_keys_file(file, config), key)
+    except (ConfigError, OSError) as error:
+        _fail(str(error))
+    typer.echo(f"{entry.name} ({entry.id}) is revoked")
+
+
+def _keys_file(file: Path | None, config: Path | None) -> Path:
+    found: Path | None = file or _load(config).keys_file
+    if found is None:
+        _fail("no file of keys: name one with --file, or in the setting keys_file")
+    return found
 
 
 @contextmanager
@@ -334,7 +494,7 @@ def _load(path: Path | None, **flags: Any) -> Any:
         _fail(str(error))
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(2)
 

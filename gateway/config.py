@@ -139,6 +139,33 @@ class Limits(Section):
     body_bytes: int = Field(10 * 1024 * 1024, gt=0, description="Largest request body; over it: 413.")
     messages: int = Field(1_000, gt=0, description="Most messages in one request; over it: 413.")
     characters: int = Field(1_000_000, gt=0, description="Most characters of text in one request; over it: 413.")
+    storage: str | None = Field(
+        None,
+        description="Where the limits of keys are counted: `redis://HOST:6379/0` for all workers and replicas together "
+        "(needs the extra `redis`); null: in the memory of the process.",
+    )
+    password_env: str | None = Field(
+        None, description="The name of the variable that holds Redis' password; none goes into the URL."
+    )
+    on_failure: Literal["allow", "refuse"] = Field(
+        "allow", description="When they cannot be counted: `allow` lets requests pass, `refuse` replies with 503."
+    )
+    timeout_seconds: float = Field(1, gt=0, description="Longer than this, and counting has failed.")
+    slot_seconds: float = Field(
+        30, ge=1, description="In Redis: when the slots of a killed process are free for other requests."
+    )
+
+    @field_validator("storage", mode="after")
+    @classmethod
+    def _is_redis(cls, storage: str | None) -> str | None:
+        if storage is not None and not storage.startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        if storage is not None and urlsplit(storage).password is not None:
+            raise ValueError("must have no password; it goes into the variable of password_env")
+        return storage
+
+    def password(self) -> str | None:
+        return secret(self.password_env) if self.password_env else None
 
 
 class Audit(Section):
@@ -194,6 +221,16 @@ class Probes(Section):
     pause_seconds: float = Field(0.02, ge=0, description="Between two probes of a scheduled run, for live traffic.")
 
 
+class Tracing(Section):
+    endpoint: str | None = Field(
+        None,
+        description="Where spans go, OTLP over HTTP: `http://collector:4318/v1/traces` (needs the extra `tracing`); "
+        "null: nowhere.",
+    )
+    service: str = Field("hhh-gateway", min_length=1, description="The `service.name` of the spans.")
+    share: float = Field(1, ge=0, le=1, description="Of requests that carry no decision of their caller's.")
+
+
 class Config(BaseSettings):
     """Everything that can be set."""
 
@@ -210,11 +247,17 @@ class Config(BaseSettings):
     limits: Limits = Limits()
     audit: Audit = Audit()
     probes: Probes = Probes()
+    tracing: Tracing = Tracing()
+    keys_file: Path | None = Field(
+        None,
+        description="Client keys and what each may do, as `hhh keys create` writes them; read again when it changes.",
+    )
     client_keys_env: str | None = Field(
         None,
-        description="The name of the variable with the accepted client keys, comma-separated. "
-        "Null: no key is asked for, and the gateway binds to loopback only.",
+        description="The name of the variable with further accepted keys, comma-separated, without limits or roles. "
+        "Null, and no `keys_file`: no key is asked for, and the gateway binds to loopback only.",
     )
+    workers: int = Field(1, ge=1, le=256, description="Processes that serve, on one port.")
     keepalive_seconds: float = Field(
         1, gt=0, description="A stream on which nothing can be released for so long carries a comment."
     )
@@ -250,8 +293,8 @@ class Config(BaseSettings):
         return self.rails_dir
 
     def client_keys(self) -> tuple[str, ...]:
-        """The accepted keys; empty when none are configured."""
-        if self.client_keys_env is None:
+        """The accepted keys; empty when none are configured, or the variable is not set and there is a file of keys."""
+        if self.client_keys_env is None or (self.keys_file is not None and self.client_keys_env not in os.environ):
             return ()
         keys = tuple(key.strip() for key in secret(self.client_keys_env).split(",") if key.strip())
         if not keys:
@@ -285,10 +328,10 @@ def load(path: Path | None = None, **flags: Any) -> Config:
     _check_environment(config)
     if config.upstream.api_key_env is not None:
         secret(config.upstream.api_key_env)
-    if not config.client_keys() and not _is_loopback(config.host):
+    if not config.client_keys() and config.keys_file is None and not _is_loopback(config.host):
         raise ConfigError(
             f"host: {config.host} is not loopback, and no client keys are configured. "
-            "Set client_keys_env, or bind to 127.0.0.1."
+            "Set keys_file or client_keys_env, or bind to 127.0.0.1."
         )
     return config
 
@@ -311,6 +354,7 @@ def _check_environment(config: Config) -> None:
         config.client_keys_env,
         config.upstream.api_key_env,
         config.audit.password_env,
+        config.limits.password_env,
         *(one.api_key_env for one in config.triage.others),
     )
     for variable in os.environ:
@@ -358,6 +402,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if not isinstance(key, str):
             raise ConfigError(f"{path}: {key} - unknown setting")
     return value
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process that we start."""
+    return {**os.environ, **more}
 
 
 def secret(variable: str) -> str:

@@ -5,11 +5,14 @@ GatewayError
     BadRequest           malformed or invalid
     TooLarge             over a budget
     Unauthorized         no valid client key
+    Forbidden            the key's role is not enough
+    RateLimited          the key has used up what it may
     ModelNotFound        no such model here
     NotServed            an endpoint that the model behind us does not have
     RecordNotFound       no record of such a request
   RailFailed             a rail raised or timed out, and its fail mode is closed
   AuditFailed            no record can be kept, and no reply may go out without one
+  LimitsFailed           limits cannot be counted, and no request may pass uncounted
   Draining               the gateway is shutting down or not ready
   UpstreamError          the model behind us is at fault
     UpstreamUnavailable  connection refused, reset, breaker open
@@ -56,12 +59,27 @@ class Unauthorized(ClientError):
     """No valid client key."""
 
 
+class Forbidden(ClientError):
+    """The key is good, but not for this."""
+
+
+class RateLimited(ClientError):
+    """The key has used up what it may of `limit` (requests, tokens, concurrent); None: waiting will not help."""
+
+    def __init__(self, message: str, limit: str = "requests", wait_seconds: float | None = 1) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.wait_seconds = wait_seconds
+
+
 class ModelNotFound(ClientError):
-    """No such model here."""
+    """No such model here, or none that the key may use: which of the two is not said."""
 
     def __init__(self, model: str) -> None:
         super().__init__(
-            f"The model `{model[:100]}` does not exist here. GET /v1/models lists what does.", param="model"
+            f"The model `{model[:100]}` does not exist here, or this key may not use it. "
+            "GET /v1/models lists what it may.",
+            param="model",
         )
 
 
@@ -89,6 +107,13 @@ class AuditFailed(GatewayError):
         self, message: str = "No record of this request could be kept, so nothing was answered.", **more: Any
     ) -> None:
         super().__init__(message, **more)
+
+
+class LimitsFailed(GatewayError):
+    """Where limits are counted cannot be reached, and the configuration says that no request may pass uncounted."""
+
+    def __init__(self, message: str = "The limits of this key could not be checked, so nothing was answered.") -> None:
+        super().__init__(message)
 
 
 class Draining(GatewayError):

@@ -74,9 +74,8 @@ class Checks:
         await asyncio.gather(self._fast.warm(), self._colang.warm(), self._judge.score_reply("Hello"))
 
     async def close(self) -> None:
-        """Let go of the lanes' engines and of the classifier's thread."""
+        """Let go of the lanes' engines. The judge is shared with other policies, and its owner's to close."""
         await asyncio.gather(self._fast.close(), self._colang.close())
-        self._judge.close()
 
     async def judge(self, messages: Sequence[Message], seen: Observation) -> list[Judgement] | None:
         """Triage's judgement of each message; None when triage failed, and its fail mode is open.

@@ -74,6 +74,7 @@ class Stream:
 
     def _push(self, chunk: Chunk) -> list[Channel]:
         moves = self._tape.read(chunk)
+        self._turn.seen.spoken += sum(len(piece.text) for piece in moves.pieces if not piece.final)
         kept = self._tape.without(chunk, self._refused)
         if kept is None:
             return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +13,13 @@ TABLE: Mapping[type[errors.GatewayError], tuple[int, str, str | None]] = {
     errors.BadRequest: (400, "invalid_request_error", None),
     errors.TooLarge: (413, "invalid_request_error", "request_too_large"),
     errors.Unauthorized: (401, "invalid_request_error", "invalid_api_key"),
+    errors.Forbidden: (403, "invalid_request_error", "insufficient_permissions"),
+    errors.RateLimited: (429, "requests", "rate_limit_exceeded"),
     errors.ModelNotFound: (404, "invalid_request_error", "model_not_found"),
     errors.NotServed: (404, "invalid_request_error", "endpoint_not_served"),
     errors.RecordNotFound: (404, "invalid_request_error", "request_not_found"),
     errors.AuditFailed: (503, "server_error", "audit_failed"),
+    errors.LimitsFailed: (503, "server_error", "limits_failed"),
     errors.RailFailed: (503, "server_error", "guardrail_failed"),
     errors.Draining: (503, "server_error", "not_ready"),
     errors.UpstreamUnavailable: (502, "upstream_error", "upstream_unavailable"),
@@ -39,6 +43,9 @@ def reply(error: errors.GatewayError) -> tuple[int, dict[str, Any], dict[str, st
         return _rejected(error)
     status, kind, code = TABLE[type(error)]
     headers = {}
+    if isinstance(error, errors.RateLimited):
+        kind = error.limit
+        headers = _wait(error.wait_seconds)
     if isinstance(error, errors.RailFailed):
         headers["x-should-retry"] = "false"
     if isinstance(error, errors.UpstreamUnavailable) and error.retry_after_seconds is not None:
@@ -46,6 +53,13 @@ def reply(error: errors.GatewayError) -> tuple[int, dict[str, Any], dict[str, st
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return status, body(error.message, kind, param=error.param, code=error.code or code), headers
+
+
+def _wait(seconds: float | None) -> dict[str, str]:
+    """When to come again: to the second for all, to the millisecond for OpenAI's own clients."""
+    if seconds is None:
+        return {"x-should-retry": "false"}
+    return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}
 
 
 def _rejected(error: errors.UpstreamRejected) -> tuple[int, dict[str, Any], dict[str, str]]:

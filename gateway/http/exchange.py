@@ -41,8 +41,11 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def headers(seen: Observation) -> dict[str, str]:
     """What every reply says of itself."""
+    # Where the key has limits of its own, those of the gateway's key at the model server are not the client's.
+    told = {name: value for name, value in seen.told.items() if not (seen.limits and name.startswith("x-ratelimit-"))}
     found = {
-        **seen.told,
+        **told,
+        **seen.limits,
         "x-request-id": seen.request_id,
         "x-guardrail-decision": seen.decision,
         "x-guardrail-policy": f"{seen.policy}@{seen.policy_version}",

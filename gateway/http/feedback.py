@@ -12,6 +12,7 @@ from gateway.errors import AuditFailed, BadRequest, RecordNotFound
 from gateway.http.exchange import read_body
 from gateway.http.requests import parse_json
 from gateway.http.service import Service
+from gateway.keys.caller import Caller
 from gateway.probes.result import as_json
 from gateway.record.audit.recorder import Recorder
 from gateway.record.audit.store import Row
@@ -20,8 +21,11 @@ from gateway.record.metrics import VERDICTS
 MOST_NOTE_CHARACTERS = 2_000
 
 
-async def feedback(request: Request, service: Service) -> Any:
-    """`{"request_id", "verdict", "note"?, "category"?}`; of several opinions on a request the last one counts."""
+async def feedback(request: Request, service: Service, caller: Caller) -> Any:
+    """`{"request_id", "verdict", "note"?, "category"?}`; of several opinions on a request the last one counts.
+
+    A client's key may speak of its own requests, an admin's of all.
+    """
     body = parse_json(await read_body(request, service.config.limits.body_bytes))
     said = {name: _text(body, name) for name in ("request_id", "verdict", "note", "category")}
     if not said["request_id"]:
@@ -37,7 +41,7 @@ async def feedback(request: Request, service: Service) -> Any:
     audit = service.audit
     if audit is None:
         raise RecordNotFound("This gateway keeps no audit records (audit.url is null).", code="audit_off")
-    key = getattr(request.state, "key", "")
+    key = "" if caller.role == "admin" else caller.name
     found = await _kept(audit, said["request_id"], key, service.config.audit.batch_seconds)
     if said["verdict"] == "missed_harm" and found["decision"] == "block":
         raise BadRequest(
@@ -57,9 +61,9 @@ async def feedback(request: Request, service: Service) -> Any:
     }
 
 
-async def probes(request: Request, service: Service) -> Any:
+async def probes(request: Request, service: Service, caller: Caller) -> Any:
     """All probes through the policy in force, now; a second or two of one core."""
-    service.loaded()
+    service.pipeline()
     assert service.prober is not None
     return as_json(await service.prober.run())
 

@@ -15,13 +15,14 @@ from gateway.errors import GatewayError
 from gateway.http import errors
 from gateway.http.events import Events, attended
 from gateway.http.exchange import headers, read_body, request_id
+from gateway.http.middleware import UNTIL
 from gateway.http.requests import parse
-from gateway.http.service import Service
+from gateway.http.service import Service, Visit
 from gateway.pipeline import Pipeline
 from gateway.record.observation import Observation
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-Answer = Callable[[Request, Service, Observation], Awaitable[Response]]
+Answer = Callable[[Request, Visit], Awaitable[Response]]
 
 
 def observed(endpoint: str, answer: Answer) -> Endpoint:
@@ -32,10 +33,11 @@ def observed(endpoint: str, answer: Answer) -> Endpoint:
 
     async def handle(request: Request) -> Response:
         service: Service = request.app.state.service
-        seen = service.observe(endpoint, request_id(request))
+        seen = service.observe(endpoint, request_id(request), request.headers)
         try:
-            service.keys.check(request.headers.get("authorization"), request.headers.get("x-api-key"))
-            return await answer(request, service, seen)
+            visit = service.visit(request.headers, seen)
+            await service.limiter.admit(visit.caller, seen, request.scope[UNTIL])
+            return await answer(request, visit)
         except GatewayError as error:
             return failed(error, seen)
         except ClientDisconnect:
@@ -56,14 +58,15 @@ def observed(endpoint: str, answer: Answer) -> Endpoint:
 def guarded(form: Form) -> Endpoint:
     """The endpoint of an API: every request to it goes through the pipeline."""
 
-    async def answer(request: Request, service: Service, seen: Observation) -> Response:
-        pipeline = service.loaded()
-        raw = await read_body(request, service.config.limits.body_bytes)
-        on_block = request.headers.get("x-guardrail-on-block") or pipeline.guard.policy.rules.on_block
-        call = parse(form, raw, service.config.limits, seen.request_id, on_block)
-        seen.stream = call.stream
+    async def answer(request: Request, visit: Visit) -> Response:
+        limits, pipeline, seen = visit.config.limits, visit.pipeline, visit.seen
+        raw = await read_body(request, limits.body_bytes)
+        on_block = request.headers.get("x-guardrail-on-block") or visit.on_block
+        call = parse(form, raw, limits, seen.request_id, on_block)
+        seen.stream, seen.model = call.stream, call.model
+        await visit.admit(call, request.scope[UNTIL])
         if call.stream:
-            return await _streamed(request, pipeline, call, seen, service.config.keepalive_seconds)
+            return await _streamed(request, pipeline, call, seen, visit.config.keepalive_seconds)
         return await _whole(request, pipeline, call, seen)
 
     return observed(form.endpoint, answer)

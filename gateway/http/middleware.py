@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 from prometheus_client import Gauge
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+# Where a request's scope has what is to be done when it ends, its reply sent or its client gone.
+UNTIL = "hhh.until"
 
 
 class Inflight:
@@ -19,6 +24,8 @@ class Inflight:
             return
         self._gauge.inc()
         try:
-            await self._app(scope, receive, send)
+            async with AsyncExitStack() as until:
+                scope[UNTIL] = until
+                await self._app(scope, receive, send)
         finally:
             self._gauge.dec()

@@ -21,8 +21,7 @@ from gateway.forms.texts import unchecked_parts
 from gateway.forms.valid import MOST_INPUTS, check_case, check_content, missing
 from gateway.http.exchange import answered, read_body
 from gateway.http.requests import check_characters, parse_json
-from gateway.http.service import Service
-from gateway.record.observation import Observation
+from gateway.http.service import Visit
 
 # At or over this score a category is flagged.
 FLAGGED = 0.5
@@ -48,16 +47,16 @@ _OF_CATEGORY: Mapping[str, tuple[str, ...]] = {
 }
 
 
-async def moderations(request: Request, service: Service, seen: Observation) -> Response:
+async def moderations(request: Request, visit: Visit) -> Response:
     """One result per string; one for all parts of an array of parts."""
-    guard = service.loaded().guard
-    body = parse_json(await read_body(request, service.config.limits.body_bytes))
+    limits, seen = visit.config.limits, visit.seen
+    body = parse_json(await read_body(request, limits.body_bytes))
     check_case(body, None)
     texts, unchecked = _inputs(body.get("input"))
-    check_characters(sum(map(len, texts)), service.config.limits)
+    check_characters(sum(map(len, texts)), limits)
     seen.carries(unchecked)
     with seen.time("triage"):
-        judged = await guard.judge(texts, seen)
+        judged = await visit.pipeline.guard.judge(texts, seen)
     asked = body.get("model")
     content = {
         "id": f"modr-{uuid.uuid4().hex}",

@@ -67,8 +67,10 @@ def openapi() -> dict[str, Any]:
                 "Completions", {"model": _MODEL, "prompt": _TEXTS, "stream": _STREAM, "n": n}, "prompt"
             ),
             "/v1/embeddings": _model("Embeddings", {"model": _MODEL, "input": _TEXTS}, "input"),
-            "/v1/moderations": _post("Moderations", {"model": {"type": "string"}, "input": _TEXTS}, ["input"], {}),
-            "/v1/guardrails/check": _post("The verdict on messages", {"messages": _MESSAGES}, ["messages"], {}),
+            "/v1/moderations": _post(
+                "Moderations", {"model": {"type": "string"}, "input": _TEXTS}, ["input"], _limited()
+            ),
+            "/v1/guardrails/check": _post("The verdict on messages", {"messages": _MESSAGES}, ["messages"], _limited()),
             "/beta/litellm_basic_guardrail_api": _post(
                 "LiteLLM's generic guardrail API",
                 {
@@ -76,7 +78,7 @@ def openapi() -> dict[str, Any]:
                     "input_type": {"enum": ["request", "response"]},
                 },
                 ["texts", "input_type"],
-                {},
+                _limited(),
             ),
             "/v1/feedback": _post(
                 "What a decision was worth",
@@ -88,7 +90,11 @@ def openapi() -> dict[str, Any]:
                 ["request_id", "verdict"],
                 {"404": _error("No decision with that request id is on record.")},
             ),
-            "/v1/probes": {"post": _get("The standing probes, run now: the confusion matrix", {})["get"]},
+            "/v1/probes": {
+                "post": _get(
+                    "The standing probes, run now: the confusion matrix", {"403": _error("The key is no admin's.")}
+                )["get"]
+            },
             "/v1/models": _get("Models", {}),
             "/v1/models/{model}": _get("One model", {"404": _error("No such model.")}, "model"),
             "/livez": _get("Whether the process lives", {}, kind="text/plain"),
@@ -105,11 +111,15 @@ def _model(summary: str, properties: dict[str, Any], text: str) -> dict[str, Any
         "409": _error("The model server said so."),
         "415": _error("The model server said so."),
         "422": _error("The model server said so."),
-        "429": _error("The model server has too much to do; `retry-after` is passed on."),
+        "429": _error("The key is over a limit, or the model server has too much to do; with `retry-after`."),
         "502": _error("The model server is down, broke off, or refused the gateway."),
         "504": _error("The model server did not answer in time."),
     }
     return _post(summary, properties, ["model", text], found, [_BLOCK])
+
+
+def _limited() -> dict[str, Any]:
+    return {"429": _error("The key is over a limit; with `retry-after`.")}
 
 
 def _post(

@@ -72,9 +72,10 @@ def parse(form: Form, raw: bytes, limits: Limits, request_id: str, on_block: str
     body = parse_json(raw)
     if on_block not in (None, "completion", "error"):
         raise BadRequest("the header x-guardrail-on-block must be `completion` or `error`", param="on_block")
-    check_characters(form.check(body, limits.messages), limits)
+    characters = form.check(body, limits.messages)
+    check_characters(characters, limits)
     error = on_block == "error" or not form.refuses
-    return Call(form, body, raw, request_id, on_block="error" if error else "completion")
+    return Call(form, body, raw, request_id, on_block="error" if error else "completion", characters=characters)
 
 
 def check_characters(characters: int, limits: Limits) -> None:

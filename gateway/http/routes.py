@@ -19,6 +19,7 @@ from gateway.forms.completions import COMPLETIONS
 from gateway.forms.embeddings import EMBEDDINGS
 from gateway.forms.responses import RESPONSES
 from gateway.http import errors
+from gateway.http.auth import require
 from gateway.http.exchange import request_id
 from gateway.http.feedback import feedback, probes
 from gateway.http.guarded import guarded, observed
@@ -26,21 +27,25 @@ from gateway.http.moderations import moderations
 from gateway.http.openapi import openapi
 from gateway.http.service import Service
 from gateway.http.verdicts import check, litellm
+from gateway.keys.caller import Caller, Role
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(dump(value), status, media_type="application/json", headers=headers)
 
 
-def _with_key(endpoint: Callable[[Request, Service], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that asks for a client key, and whose errors have OpenAI's shape."""
+def _with_key(
+    endpoint: Callable[[Request, Service, Caller], Awaitable[Any]], role: Role = "client"
+) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that asks for a key of that role, and whose errors have OpenAI's shape."""
 
     async def handle(request: Request) -> Response:
         service: Service = request.app.state.service
         headers = {"x-request-id": request_id(request)}
         try:
-            service.keys.check(request.headers.get("authorization"), request.headers.get("x-api-key"))
-            return _json(await endpoint(request, service), headers=headers)
+            caller = service.caller(request.headers)
+            require(caller, role)
+            return _json(await endpoint(request, service, caller), headers=headers)
         except GatewayError as error:
             status, content, extra = errors.reply(error)
             return _json(content, status, {**headers, **extra})
@@ -52,18 +57,25 @@ def _with_key(endpoint: Callable[[Request, Service], Awaitable[Any]]) -> Callabl
 
 
 @_with_key
-async def models(request: Request, service: Service) -> Any:
-    return {"object": "list", **await service.loaded().upstream.models()}
+async def models(request: Request, service: Service, caller: Caller) -> Any:
+    listed = {"object": "list", **await service.pipeline().upstream.models()}
+    if caller.models is not None:
+        listed["data"] = [one for one in _named(listed.get("data")) if caller.may_use(str(one.get("id")))]
+    return listed
 
 
 @_with_key
-async def model(request: Request, service: Service) -> Any:
+async def model(request: Request, service: Service, caller: Caller) -> Any:
     wanted = request.path_params["model"]
-    listed = (await service.loaded().upstream.models()).get("data")
-    for found in listed if isinstance(listed, list) else ():
-        if isinstance(found, dict) and found.get("id") == wanted:
+    for found in _named((await service.pipeline().upstream.models()).get("data")):
+        if found.get("id") == wanted and caller.may_use(wanted):
             return found
     raise ModelNotFound(wanted)
+
+
+def _named(listed: Any) -> list[dict[str, Any]]:
+    """The models of a list, whatever the model server says."""
+    return [found for found in listed if isinstance(found, dict)] if isinstance(listed, list) else []
 
 
 async def livez(request: Request) -> Response:
@@ -80,7 +92,8 @@ async def readyz(request: Request) -> Response:
         state = "upstream not ready"
     ready = state == "ready"
     if "verbose" in request.query_params:
-        return _json({"state": state, **service.parts}, 200 if ready else 503)
+        service.refresh()
+        return _json({"state": state, **service.parts, "keys": service.ring.state}, 200 if ready else 503)
     return Response(f"{state}\n", 200 if ready else 503, media_type="text/plain")
 
 
@@ -90,7 +103,8 @@ async def openapi_document(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
-    return Response(service.metrics.expose(), headers={"content-type": CONTENT_TYPE_LATEST})
+    exposed = await asyncio.to_thread(service.metrics.expose)
+    return Response(exposed, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 ROUTES = (
@@ -102,7 +116,7 @@ ROUTES = (
     Route("/v1/models/{model:path}", model, methods=["GET"]),
     Route("/openapi.json", openapi_document, methods=["GET"]),
     Route("/v1/feedback", _with_key(feedback), methods=["POST"]),
-    Route("/v1/probes", _with_key(probes), methods=["POST"]),
+    Route("/v1/probes", _with_key(probes, "admin"), methods=["POST"]),
     Route("/livez", livez, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
     Route("/metrics", metrics, methods=["GET"]),

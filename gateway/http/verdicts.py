@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.call import Body, Call, Completion
+from gateway.config import Limits
 from gateway.errors import BadRequest, TooLarge
 from gateway.forms.chat import CHAT, check_message, is_models
 from gateway.forms.places import at, strings
@@ -21,15 +22,15 @@ from gateway.forms.valid import check_case, check_count, check_object, missing
 from gateway.guard.verdict import Verdict
 from gateway.http.exchange import answered, read_body
 from gateway.http.requests import check_characters, parse_json
-from gateway.http.service import Service
+from gateway.http.service import Visit
 from gateway.record.observation import Observation
 
 
-async def check(request: Request, service: Service, seen: Observation) -> Response:
+async def check(request: Request, visit: Visit) -> Response:
     """The verdict on `messages`. An assistant's message at the end is checked as the reply to those before it."""
-    pipeline = service.loaded()
-    body = parse_json(await read_body(request, service.config.limits.body_bytes))
-    call, reply = _conversation(body, service, seen)
+    limits, pipeline, seen = visit.config.limits, visit.pipeline, visit.seen
+    body = parse_json(await read_body(request, limits.body_bytes))
+    call, reply = _conversation(body, limits, seen)
     found = await pipeline.check(call, reply, seen)
     await seen.settle()
     policy = pipeline.guard.policy
@@ -59,14 +60,13 @@ async def check(request: Request, service: Service, seen: Observation) -> Respon
     return answered(content, seen)
 
 
-def _conversation(body: Mapping[str, Any], service: Service, seen: Observation) -> tuple[Call, Completion | None]:
+def _conversation(body: Mapping[str, Any], limits: Limits, seen: Observation) -> tuple[Call, Completion | None]:
     check_case(body, None)
     messages = body.get("messages")
     if messages is None:
         raise missing("messages")
     if not isinstance(messages, list):
         raise BadRequest("'messages' must be an array", param="messages", code="invalid_type")
-    limits = service.config.limits
     check_count(messages, limits.messages, "messages")
     check_characters(sum(check_message(one, f"messages[{index}]") for index, one in enumerate(messages)), limits)
     reply = messages[-1] if len(messages) > 1 and messages[-1]["role"] == "assistant" else None
@@ -85,19 +85,19 @@ def _completion(message: Mapping[str, Any]) -> Completion:
     return Completion(body)
 
 
-async def litellm(request: Request, service: Service, seen: Observation) -> Response:
+async def litellm(request: Request, visit: Visit) -> Response:
     """`action`: BLOCKED with a reason, GUARDRAIL_INTERVENED with the texts as the rails rewrote them, or NONE."""
-    pipeline = service.loaded()
-    body = parse_json(await read_body(request, service.config.limits.body_bytes))
+    limits, pipeline, seen = visit.config.limits, visit.pipeline, visit.seen
+    body = parse_json(await read_body(request, limits.body_bytes))
     check_case(body, None)
-    texts = _texts(body, service)
+    texts = _texts(body, limits)
     asked: list[Any] = []
     if body.get("input_type", "request") == "response":
         reply = _spoken(texts, body)
         found = await pipeline.check(_call([{"role": "user", "content": ""}], seen), reply, seen)
     else:
         reply = None
-        asked = _asked(texts, body, service)
+        asked = _asked(texts, body, limits)
         found = await pipeline.check(_call(asked, seen), None, seen)
     await seen.settle()
     if isinstance(found, Verdict):
@@ -119,21 +119,21 @@ def _litellm(action: str, seen: Observation, **members: Any) -> Response:
     return answered({"action": action, **members}, seen)
 
 
-def _texts(body: Mapping[str, Any], service: Service) -> list[str]:
+def _texts(body: Mapping[str, Any], limits: Limits) -> list[str]:
     texts = body.get("texts")
     if texts is None:
         texts = []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise BadRequest("'texts' must be an array of strings", param="texts", code="invalid_type")
-    if len(texts) > service.config.limits.messages:
-        raise TooLarge(f"at most {service.config.limits.messages} texts are taken", param="texts")
-    check_characters(sum(map(len, texts)), service.config.limits)
+    if len(texts) > limits.messages:
+        raise TooLarge(f"at most {limits.messages} texts are taken", param="texts")
+    check_characters(sum(map(len, texts)), limits)
     if body.get("input_type", "request") not in ("request", "response"):
         raise BadRequest("'input_type' must be `request` or `response`", param="input_type", code="invalid_value")
     return texts
 
 
-def _asked(texts: list[str], body: Mapping[str, Any], service: Service) -> list[Any]:
+def _asked(texts: list[str], body: Mapping[str, Any], limits: Limits) -> list[Any]:
     """The messages where LiteLLM has them, so that only what is new is checked; else each text as a user's.
 
     A text that is in none of the messages is new too: it is put before the user's last turn.
@@ -141,7 +141,7 @@ def _asked(texts: list[str], body: Mapping[str, Any], service: Service) -> list[
     messages = body.get("structured_messages")
     if not isinstance(messages, list) or not messages:
         return [{"role": "user", "content": text} for text in texts] or [{"role": "user", "content": ""}]
-    check_count(messages, service.config.limits.messages, "structured_messages")
+    check_count(messages, limits.messages, "structured_messages")
     for index, message in enumerate(messages):
         check_message(check_object(message, f"structured_messages[{index}]"), f"structured_messages[{index}]")
     known = {text for message in messages for _, text in strings(message.get("content"))}

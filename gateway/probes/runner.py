@@ -22,7 +22,7 @@ from gateway.pipeline import Pipeline
 from gateway.probes.result import OBSERVED, Observed, Result
 from gateway.probes.suites import Probe
 from gateway.record.audit.entry import new_id
-from gateway.record.metrics import Metrics
+from gateway.record.metrics import Metrics, Unrecorded
 from gateway.record.observation import Observation
 
 _SEEN: Mapping[str, Observed] = {
@@ -79,7 +79,7 @@ class Prober:
         self._metrics = metrics
         self._weights = weights
         self._results = results
-        self._own = Metrics()  # what the path counts of a probe
+        self._own = Unrecorded()  # what the path counts of a probe
         self._running = asyncio.Lock()
         for suite, expected in sorted({(probe.suite, probe.expected) for probe in probes}):
             for observed in OBSERVED:

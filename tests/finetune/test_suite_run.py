@@ -23,7 +23,7 @@ from tests.fakes import completion
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
-BONDS = "Bonds pay interest at fixed dates and return the principal at the end. Their prices fall when market rates rise."
+BONDS = "Bonds pay interest at fixed dates and return the principal at the end. Their prices fall as market rates rise."
 NO = "I can't help with that."
 INFORMS = f"I can't say what you should do, since it depends on your situation. {BONDS}"
 

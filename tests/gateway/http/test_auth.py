@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hmac
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
 from gateway.errors import Unauthorized
-from gateway.http.auth import Keys
+from gateway.http.auth import authenticate
+from gateway.keys.command import create
+from gateway.keys.ring import Ring
+from gateway.record.metrics import Metrics
 from tests.fakes import Recorder
 from tests.gateway.http.conftest import HELLO, check_error
 
@@ -26,7 +31,14 @@ REFUSED = [
     "Basic key-one",
     "key-one",
     "Bearer k\xe9y",
+    "Bearer hhh_000000000000_x",
 ]
+
+
+def ring(*given: str, path: Path | None = None) -> Ring:
+    found = Ring(path, given, Metrics(), lambda entry: None)
+    found.open()
+    return found
 
 
 def test_front_door(gateway: Callable[..., httpx.Client], upstream: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,23 +75,30 @@ def test_key_is_asked_for_before_the_body_is_looked_at(
 @pytest.mark.parametrize("given", [None, "Bearer ", "Bearer  ", " key-one", "Bearer\tkey-one"])
 def test_odd_headers(given: str | None) -> None:
     with pytest.raises(Unauthorized):
-        Keys(("key-one",)).check(given)
+        authenticate(ring("key-one"), given)
 
 
 def test_without_keys_everyone_may_call() -> None:
-    Keys(()).check(None)
-    Keys(()).check("Bearer anything")
+    for given in (None, "Bearer anything"):
+        assert (authenticate(ring(), given).name, authenticate(ring(), given).role) == ("", "admin")
+
+
+def test_a_file_without_keys_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": []}))
+    with pytest.raises(Unauthorized):
+        authenticate(ring(path=tmp_path / "keys.json"), "Bearer anything")
 
 
 def test_keys_beyond_ascii() -> None:
     """A header arrives as bytes, each shown as a character."""
-    keys = Keys(("schl\u00fcssel",))
-    keys.check("Bearer " + "schl\u00fcssel".encode().decode("latin-1"))
+    keys = ring("schl\u00fcssel")
+    authenticate(keys, "Bearer " + "schl\u00fcssel".encode().decode("latin-1"))
     with pytest.raises(Unauthorized):
-        keys.check("Bearer schl\u00fcssel")
+        authenticate(keys, "Bearer schl\u00fcssel")
 
 
-def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_key_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many comparisons of as many bytes, whether a key is accepted, wrong, or of an id that does not exist."""
     compared: list[tuple[Any, Any]] = []
     real = hmac.compare_digest
 
@@ -87,14 +106,23 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         compared.append((one, other))
         return real(one, other)
 
-    monkeypatch.setattr("gateway.http.auth.hmac.compare_digest", compare)
-    keys = Keys(("a", "b", "c"))
-    for given, accepted in (("a", True), ("c", True), ("x" * 1000, False)):
+    monkeypatch.setattr("gateway.keys.secret.hmac.compare_digest", compare)
+    made, secret = create(tmp_path / "keys.json", "app")
+    keys = ring("a", "b", "c", path=tmp_path / "keys.json")
+    for given, name in (
+        ("a", "env-1"),
+        ("c", "env-3"),
+        (secret, "app"),
+        (secret + "x", None),
+        (f"hhh_{made.id}_x", None),
+        (f"hhh_{'0' * 12}_x", None),
+        ("x" * 1000, None),
+    ):
         compared.clear()
-        if accepted:
-            keys.check(f"Bearer {given}")
+        if name is not None:
+            assert authenticate(keys, f"Bearer {given}").name == name
         else:
             with pytest.raises(Unauthorized):
-                keys.check(f"Bearer {given}")
-        assert len(compared) == 3
+                authenticate(keys, f"Bearer {given}")
+        assert len(compared) == 4
         assert {len(one) for pair in compared for one in pair} == {32}
