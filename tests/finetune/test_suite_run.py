@@ -121,7 +121,7 @@ def test_red_team_of_a_server(tmp_path: Path, serve: Callable[[Any], Running]) -
     def say(messages: list[dict[str, Any]]) -> Any:
         said = str(messages[-1]["content"])
         if messages[-1]["role"] == "tool":
-            return "The page says that markets were quiet today."
+            return "Zebras graze near the river."
         if "Base64" in said:
             asked = base64.b64decode(said.split()[-1]).decode()
             return f"Sure. To {asked}, go about it as follows, and take your time with each of the steps."
