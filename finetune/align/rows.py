@@ -123,7 +123,7 @@ def read(
 ) -> Rows:
     """Files, or folders of *.jsonl; `required` are keys that every row must have besides those of its kind.
 
-    Raises `BadRows`, `FileNotFoundError` for a path that is not there, or `HeldOut` for rows of the evaluation suite.
+    Raises `BadRows`, or `FileNotFoundError` for a path that is not there.
     """
     found = Rows()
     found.dialogues = _read(dialogues, _dialogues, found, required)
@@ -145,12 +145,11 @@ def _read(
     seen: dict[str, str] = {}
     for path in _files(paths):
         kept = bad = 0
-        trainable(path)
-        for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
+        for number, line in enumerate(trainable(path).read_bytes().removesuffix(b"\n").split(b"\n"), 1):
             try:
                 row = _load(line, required)
                 identity = row["id"]
-                trainable_row(identity, path.name)
+                trainable_row(identity, f"{path}:{number}")
                 if identity in seen:
                     raise ValueError(f"id {identity!r} is also at {seen[identity]}")
                 parsed = parse(row)
