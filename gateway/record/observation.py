@@ -14,6 +14,18 @@ from gateway.record.audit.entry import Audit, Entry, fingerprint
 from gateway.record.metrics import Metrics
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One check that ran, for whoever asks for the details. `rail`: the one that decided, "" where none did."""
+
+    stage: str
+    lane: str
+    rails: tuple[str, ...]
+    ms: float
+    outcome: str
+    rail: str = ""
+
+
 @dataclass(slots=True)
 class Observation:
     """Filled in by the stages as the request flows down; `finish` turns it into metrics and a log line, once.
@@ -21,7 +33,8 @@ class Observation:
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
     are for the client. `unchecked`: the kinds of new content that no check reads. `limits`: headers that say what is
-    left to the key. `used`: tokens, as the upstream counted them; `spoken`: characters of a streamed reply.
+    left to the key. `used`: tokens, as the upstream counted them; `spoken`: characters of a streamed reply. `steps`: the
+    checks that ran, kept where somebody asked for them.
     """
 
     metrics: Metrics
@@ -59,6 +72,7 @@ class Observation:
     limits: dict[str, str] = field(default_factory=dict)
     used: int | None = None
     spoken: int = 0
+    steps: list[Step] | None = None
 
     def under(self, policy: str, version: str) -> None:
         """Whose policy it is."""
@@ -79,6 +93,11 @@ class Observation:
         else:
             self.guard_seconds += seconds
             self.metrics.observe("stage_duration_seconds", seconds, stage=stage)
+
+    def ran(self, step: Step) -> None:
+        """A check that ran, whatever came of it."""
+        if self.steps is not None:
+            self.steps.append(step)
 
     def asked(self, text: str) -> None:
         """What is new in the request; from here on there is a decision to record. Raises `AuditFailed`."""
