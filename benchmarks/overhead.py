@@ -117,7 +117,7 @@ def guarded(upstream: str) -> Any:
 
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  the log is written, and goes nowhere
     logs.configure("info")
-    quiet = {"audit": {"url": None}, "probes": {"every_seconds": 0}}
+    quiet = {"audit": {"url": None}, "probes": {"every_seconds": 0}, "reload": {"watch": "off"}}
     return create_app(load(None, upstream={"base_url": upstream}, triage={"memory": 0}, **quiet))
 
 

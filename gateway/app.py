@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -24,6 +25,7 @@ from gateway.call import dump
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.guard.loader import Loader
+from gateway.guard.rails import Guard
 from gateway.guard.registry import Policies
 from gateway.http import errors
 from gateway.http.exchange import request_id
@@ -37,16 +39,26 @@ from gateway.probes.runner import Prober
 from gateway.quota.limiter import Limiter
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
+from gateway.reload.reloader import Place, Reloader
+from gateway.shadow.candidate import Candidate
+from gateway.shadow.trial import Trial
 from gateway.upstream.base import Upstream
 
 
-def create_app(config: Config, upstream: Upstream | None = None, classifier: Classifier | None = None) -> FastAPI:
+def create_app(
+    config: Config,
+    upstream: Upstream | None = None,
+    classifier: Classifier | None = None,
+    shared: Path | None = None,
+) -> FastAPI:
     """The ASGI application. `upstream` and `classifier` replace those that the configuration names.
+
+    `shared`: the folder where this process and others keep their metrics, to be shown as one.
 
     Policy and models load in the lifespan, before the port opens. What cannot be loaded raises
     `gateway.errors.ConfigError`, kept in `app.state.service.failure`, and the server does not start.
     """
-    metrics = Metrics()
+    metrics = Metrics(shared)
     ring = Ring(config.keys_file, config.client_keys(), metrics, fit(config))
     service = Service(config, ring, Limiter(config.limits, metrics), metrics)
 
@@ -56,12 +68,16 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
         try:
             ring.open()
             loader = await asyncio.to_thread(Loader.of, config, classifier)
+            candidate = await asyncio.to_thread(Candidate.of, config, loader)
             names = dict.fromkeys((config.policy, *ring.policies))
             guards = {name: await asyncio.to_thread(loader.guard, name) for name in names}
+            tried = await asyncio.to_thread(candidate.guard) if candidate is not None else None
             model = upstream or build_upstream(config, metrics)
             probes = suites.load(config.probes.folder)
             service.audit = build_audit(config, metrics)
-            await asyncio.gather(model.start(), *(guard.warm() for guard in guards.values()))
+            await asyncio.gather(
+                model.start(), *(guard.warm() for guard in [*guards.values(), *([tried] if tried else [])])
+            )
             if service.audit is not None:
                 await service.audit.start()
         except ConfigError as error:
@@ -75,10 +91,11 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             metrics.declare_policy(name, (*LABELS, *CATEGORIES))
         service.limiter.declare(ring.callers)
         await service.limiter.start()
+        metrics.gauge("workers").set(1)
         service.build = loader.guard
         service.upstream = model
         service.policies = policies = Policies(guards, config.policy)
-        service.prober = Prober(
+        service.prober = prober = Prober(
             probes,
             policies.get,
             metrics,
@@ -87,7 +104,23 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
         )
         structlog.get_logger().info("ready", seconds=round(time.perf_counter() - began, 2), **service.parts)
         every, pause = config.probes.every_seconds, config.probes.pause_seconds
-        probing = asyncio.create_task(service.prober.repeat(every, pause)) if every else None
+        probing = asyncio.create_task(prober.repeat(every, pause)) if every else None
+
+        def swapped(guard: Guard) -> None:
+            found = guard.policy
+            if found.name == policies.default:
+                metrics.declare(found.name, found.version, __version__, (*LABELS, *CATEGORIES))
+                service.parts["policy"] = f"{found.name}@{found.version}"
+                prober.again()
+
+        if candidate is not None and tried is not None:
+            store = service.audit.store if service.audit is not None else None
+            service.trial = Trial(tried, candidate.weights, config.policy, config.shadow, metrics, store)
+            service.trial.start()
+        service.reloader = Reloader(
+            lambda: _places(loader, policies, candidate, service.trial), config.reload, metrics, swapped
+        )
+        service.reloader.start()
         try:
             yield
         finally:
@@ -95,8 +128,13 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
             if probing is not None:
                 probing.cancel()
                 await asyncio.gather(probing, return_exceptions=True)
+            await service.reloader.close()
+            if service.trial is not None:
+                await service.trial.close()
             await asyncio.gather(model.close(), policies.close(), service.limiter.close())
             loader.close()
+            if candidate is not None:
+                candidate.close()
             if service.audit is not None:
                 await service.audit.close()
 
@@ -114,6 +152,24 @@ def create_app(config: Config, upstream: Upstream | None = None, classifier: Cla
     )
     app.state.service = service
     return app
+
+
+def _places(loader: Loader, policies: Policies, candidate: Candidate | None, trial: Trial | None) -> list[Place]:
+    """All policies that can be edited while they are used: those of the registry, and a candidate."""
+
+    def place(name: str) -> Place:
+        return Place(
+            name,
+            loader.folder / name,
+            lambda: policies.get(name),
+            lambda: loader.guard(name),
+            lambda guard: policies.swap({name: guard})[name],
+        )
+
+    found = [place(name) for name in policies.names]
+    if candidate is not None and trial is not None:
+        found.append(Place(candidate.name, candidate.folder, lambda: trial.guard, candidate.guard, trial.swap))
+    return found
 
 
 def build_audit(config: Config, metrics: Metrics) -> Recorder | None:

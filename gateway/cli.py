@@ -19,6 +19,8 @@ finetune = typer.Typer(no_args_is_help=True, help="Train what the gateway serves
 main.add_typer(triage, name="triage")
 audit = typer.Typer(no_args_is_help=True, help="What was refused, and what of it was wrong.")
 probes = typer.Typer(no_args_is_help=True, help="Standing probes: messages whose right treatment is known.")
+shadow = typer.Typer(no_args_is_help=True, help="A candidate tried beside the live policy.")
+main.add_typer(shadow, name="shadow")
 main.add_typer(finetune, name="finetune")
 main.add_typer(audit, name="audit")
 main.add_typer(probes, name="probes")
@@ -65,24 +67,15 @@ def serve(
 
 @main.command()
 def check(config: ConfigFile = None) -> None:
-    """Validate the configuration and every policy; exit 2 and say what is wrong."""
-    from gateway.guard import nemo, policy
+    """Validate the configuration and every policy, and run its examples; exit 2 and say what is wrong."""
+    from gateway.check import check_policies
 
     loaded = _load(config)
-    names = sorted(path.parent.name for path in loaded.policies().glob("*/config.yml"))
-    if loaded.policy not in names:
-        _fail(f"{loaded.policies()}/{loaded.policy}/config.yml: no such file")
-    for name in names:
-        try:
-            found = policy.load(loaded.policies(), name)
-            fast, colang = nemo.load(found.folder, found.rules.patterns)
-        except ConfigError as error:
-            _fail(str(error))
-        lanes = [
-            f"{lane}: {', '.join(sum(flows.values(), ())) or '-'}"
-            for lane, flows in (("fast", fast.flows), ("colang", colang.flows))
-        ]
-        typer.echo(f"{name}@{found.version}  {'  '.join(lanes)}")
+    try:
+        for line in check_policies(loaded):
+            typer.echo(line)
+    except ConfigError as error:
+        _fail(str(error))
 
 
 @triage.command()
@@ -201,6 +194,22 @@ def audit_export(
     typer.echo(f"{rows} rows in {output}; read them before they train anything")
     if textless:
         typer.echo(f"{textless} reports are of messages without a text (audit.text: none)", err=True)
+
+
+@shadow.command("report")
+def shadow_report(
+    report: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")],
+    days: Days = 30,
+    config: ConfigFile = None,
+) -> None:
+    """What would change: requests decided otherwise, and the confusion matrices of feedback and probes for both."""
+    from gateway.report.shadow import write_shadow_report
+
+    try:
+        write_shadow_report(_load(config), report, days)
+    except ConfigError as error:
+        _fail(str(error))
+    typer.echo(f"{report}/report.html")
 
 
 @probes.command("run")

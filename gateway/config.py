@@ -221,6 +221,31 @@ class Probes(Section):
     pause_seconds: float = Field(0.02, ge=0, description="Between two probes of a scheduled run, for live traffic.")
 
 
+class Reload(Section):
+    watch: Literal["notify", "poll", "off"] = Field(
+        "notify",
+        description="`notify`: edits of a policy are seen as the system announces them, and by looking; `poll`: by "
+        "looking only; `off`: only SIGHUP loads policies anew.",
+    )
+    poll_seconds: float = Field(2, gt=0, description="How often the folders are looked at.")
+    quiet_seconds: float = Field(0.1, ge=0, description="How long files must be at rest before they are read.")
+
+
+class Shadow(Section):
+    policy: Path | None = Field(
+        None,
+        description="A candidate policy, tried beside the default one: its folder, or the name of one in `rails_dir`. "
+        "With both this and `weights` null there is no candidate.",
+    )
+    weights: Path | None = Field(None, description="A folder of triage weights for the candidate; null: the live ones.")
+    mode: Literal["observe", "serve"] = Field(
+        "observe",
+        description="`observe`: the candidate looks at requests once they are answered; `serve`: it answers some.",
+    )
+    share: float = Field(0.1, ge=0, le=1, description="Of the default policy's requests, the candidate's share.")
+    queue: int = Field(100, ge=1, description="Requests that wait to be looked at; over it they are dropped.")
+
+
 class Config(BaseSettings):
     """Everything that can be set."""
 
@@ -237,6 +262,8 @@ class Config(BaseSettings):
     limits: Limits = Limits()
     audit: Audit = Audit()
     probes: Probes = Probes()
+    reload: Reload = Reload()
+    shadow: Shadow = Shadow()
     keys_file: Path | None = Field(
         None,
         description="Client keys and what each may do, as `hhh keys create` writes them; read again when it changes.",
@@ -391,6 +418,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if not isinstance(key, str):
             raise ConfigError(f"{path}: {key} - unknown setting")
     return value
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process that we start."""
+    return {**os.environ, **more}
 
 
 def secret(variable: str) -> str:

@@ -66,7 +66,7 @@ class Forbidden(ClientError):
 class RateLimited(ClientError):
     """The key has used up what it may of `limit` (requests, tokens, concurrent); None: waiting will not help."""
 
-    def __init__(self, message: str, limit: str, wait_seconds: float | None) -> None:
+    def __init__(self, message: str, limit: str = "requests", wait_seconds: float | None = 1) -> None:
         super().__init__(message)
         self.limit = limit
         self.wait_seconds = wait_seconds
@@ -112,8 +112,8 @@ class AuditFailed(GatewayError):
 class LimitsFailed(GatewayError):
     """Where limits are counted cannot be reached, and the configuration says that no request may pass uncounted."""
 
-    def __init__(self) -> None:
-        super().__init__("The limits of this key could not be checked, so nothing was answered.")
+    def __init__(self, message: str = "The limits of this key could not be checked, so nothing was answered.") -> None:
+        super().__init__(message)
 
 
 class Draining(GatewayError):

@@ -19,7 +19,7 @@ from tests.fakes import Recorder, Words
 
 ROOT = Path(__file__).resolve().parent.parent
 # Settings of a gateway that leaves nothing on disk, and does nothing that it was not asked for.
-QUIET: dict[str, Any] = {"audit": {"url": None}, "probes": {"every_seconds": 0}}
+QUIET: dict[str, Any] = {"audit": {"url": None}, "probes": {"every_seconds": 0}, "reload": {"watch": "off"}}
 
 
 class Running:

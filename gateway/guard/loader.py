@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from classifiers.cascade import Cascade
@@ -43,9 +43,10 @@ class Loader:
         judge = Judge(classifier, max_batch=triage.max_batch, memory=triage.memory, screen=screen)
         return cls(config.policies(), judge, refusals, points, triage.timeout_seconds)
 
-    def guard(self, name: str) -> Guard:
+    def guard(self, name: str, known_as: str | None = None) -> Guard:
         """A guard of the policy as its files are now, not yet warm. Blocks for a second. Raises `ConfigError`."""
         rules = policy.load(self.folder, name, self.points)
+        rules = replace(rules, name=known_as or name)
         lanes = nemo.load(rules.folder, rules.rules.patterns)
         return Guard(Checks(rules, lanes, self.judge, self.refusals, self.triage_timeout_seconds))
 

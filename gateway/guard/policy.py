@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from classifiers.labels import CATEGORIES, LABELS
 from gateway.call import Route
@@ -92,6 +92,26 @@ class Toxicity(Section):
     )
 
 
+class Example(Section):
+    """What somebody says, what a tool returned, what the model replied; and what this policy must make of it."""
+
+    message: Words | None = Field(None, description="What the user says.")
+    tool: Words | None = Field(None, description="What a tool returned after it.")
+    reply: Words | None = Field(None, description="What the model replied.")
+    decision: Literal["allow", "advise", "modify", "refuse"] | None = None
+    route: Route | None = None
+    category: Category | None = Field(None, description="A category, or the label that it is one of.")
+    rail: str | None = Field(None, description="The rail that decides; `triage` for triage.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Example:
+        if self.message is None and self.tool is None and self.reply is None:
+            raise ValueError("message, tool or reply must be there")
+        if self.decision is None and self.route is None and self.category is None and self.rail is None:
+            raise ValueError("decision, route, category or rail must be there")
+        return self
+
+
 class Rules(Section):
     """`policy.yml`. Every key has a default, so that a folder with NeMo's `config.yml` alone is complete."""
 
@@ -127,6 +147,11 @@ class Rules(Section):
     rail_timeout_seconds: float = Field(2, gt=0, description="A rail that takes longer has failed.")
     unchecked_content: Literal["allow", "refuse"] = Field(
         "allow", description="New images, sound, files and tokens, which no check reads: counted, or refused."
+    )
+    expect: tuple[Example, ...] = Field(
+        (),
+        description="Examples that must hold: `message`, `tool` (a tool's result) or `reply`, and what must come of "
+        "it: `decision` (allow, advise, modify, refuse), `route`, `category`, `rail`.",
     )
 
 

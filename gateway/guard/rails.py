@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
@@ -27,6 +28,24 @@ class Guard:
         self.policy = checks.policy
         self._checks = checks
         self.made = time.time()
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    def hold(self) -> None:
+        """A request has begun with this guard."""
+        self._users += 1
+        self._unused.clear()
+
+    def release(self) -> None:
+        """A request that held it has ended."""
+        self._users -= 1
+        if not self._users:
+            self._unused.set()
+
+    async def unused(self) -> None:
+        """Returns when no request holds it."""
+        await self._unused.wait()
 
     async def warm(self) -> None:
         """Make the first request as fast as the next."""

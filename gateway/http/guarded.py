@@ -65,6 +65,7 @@ def guarded(form: Form) -> Endpoint:
         call = parse(form, raw, limits, seen.request_id, on_block)
         seen.stream = call.stream
         await visit.admit(call, request.scope[UNTIL])
+        pipeline = visit.way(call)
         if call.stream:
             return await _streamed(request, pipeline, call, seen, visit.config.keepalive_seconds)
         return await _whole(request, pipeline, call, seen)

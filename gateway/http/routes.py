@@ -92,7 +92,9 @@ async def readyz(request: Request) -> Response:
         state = "upstream not ready"
     ready = state == "ready"
     if "verbose" in request.query_params:
-        return _json({"state": state, **service.parts, "keys": service.ring.state}, 200 if ready else 503)
+        policies = service.reloader.states() if service.reloader is not None else {}
+        told = {"state": state, **service.parts, "policies": policies, "keys": service.ring.state}
+        return _json(told, 200 if ready else 503)
     return Response(f"{state}\n", 200 if ready else 503, media_type="text/plain")
 
 
@@ -102,7 +104,8 @@ async def openapi_document(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
-    return Response(service.metrics.expose(), headers={"content-type": CONTENT_TYPE_LATEST})
+    exposed = await asyncio.to_thread(service.metrics.expose)
+    return Response(exposed, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 ROUTES = (

@@ -25,6 +25,8 @@ from gateway.quota.limiter import Limiter
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.record.observation import Observation
+from gateway.reload.reloader import Reloader
+from gateway.shadow.trial import Trial
 from gateway.upstream.base import Upstream
 
 
@@ -37,6 +39,18 @@ class Visit:
     pipeline: Pipeline
     limiter: Limiter
     seen: Observation
+    trial: Trial | None = None
+
+    def way(self, call: Call) -> Pipeline:
+        """The policy's, or for its share of requests its candidate's; where that one looks on, it may later."""
+        trial = self.trial
+        if trial is None or trial.beside != self.pipeline.guard.policy.name:
+            return self.pipeline
+        if not trial.serves(call, self.seen.key):
+            trial.watch(call, self.seen)
+            return self.pipeline
+        self.seen.weights = trial.weights
+        return _held(Pipeline(trial.guard, self.pipeline.upstream), self.seen)
 
     @property
     def on_block(self) -> OnBlock:
@@ -67,6 +81,8 @@ class Service:
     weights: str = ""
     audit: Recorder | None = None
     prober: Prober | None = None
+    reloader: Reloader | None = None
+    trial: Trial | None = None
     loading: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def pipeline(self, policy: str | None = None) -> Pipeline:
@@ -90,9 +106,8 @@ class Service:
         """Let a request in. Raises `Unauthorized`, and `Draining` while loading."""
         caller = self.caller(headers)
         seen.key = caller.name
-        pipeline = self.pipeline(caller.policy)
-        seen.under(pipeline.guard.policy.name, pipeline.guard.policy.version)
-        return Visit(self.config, caller, pipeline, self.limiter, seen)
+        pipeline = _held(self.pipeline(caller.policy), seen)
+        return Visit(self.config, caller, pipeline, self.limiter, seen, self.trial)
 
     def _load(self, name: str) -> None:
         """Load a policy that a new key names. Until it is there, that key is told to wait."""
@@ -136,3 +151,12 @@ class Service:
             audit=self.audit,
             weights=self.weights,
         )
+
+
+def _held(pipeline: Pipeline, seen: Observation) -> Pipeline:
+    """A request under this policy, which is not let go of before the request has ended."""
+    guard = pipeline.guard
+    guard.hold()
+    seen.ended.append(lambda _: guard.release())
+    seen.under(guard.policy.name, guard.policy.version)
+    return pipeline

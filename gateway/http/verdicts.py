@@ -28,9 +28,10 @@ from gateway.record.observation import Observation
 
 async def check(request: Request, visit: Visit) -> Response:
     """The verdict on `messages`. An assistant's message at the end is checked as the reply to those before it."""
-    limits, pipeline, seen = visit.config.limits, visit.pipeline, visit.seen
+    limits, seen = visit.config.limits, visit.seen
     body = parse_json(await read_body(request, limits.body_bytes))
     call, reply = _conversation(body, limits, seen)
+    pipeline = visit.way(call)
     found = await pipeline.check(call, reply, seen)
     await seen.settle()
     policy = pipeline.guard.policy
@@ -98,7 +99,8 @@ async def litellm(request: Request, visit: Visit) -> Response:
     else:
         reply = None
         asked = _asked(texts, body, limits)
-        found = await pipeline.check(_call(asked, seen), None, seen)
+        call = _call(asked, seen)
+        found = await visit.way(call).check(call, None, seen)
     await seen.settle()
     if isinstance(found, Verdict):
         return _litellm("BLOCKED", seen, blocked_reason=found.text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
@@ -22,7 +23,7 @@ from gateway.pipeline import Pipeline
 from gateway.probes.result import OBSERVED, Observed, Result
 from gateway.probes.suites import Probe
 from gateway.record.audit.entry import new_id
-from gateway.record.metrics import Metrics
+from gateway.record.metrics import Metrics, Unrecorded
 from gateway.record.observation import Observation
 
 _SEEN: Mapping[str, Observed] = {
@@ -79,8 +80,9 @@ class Prober:
         self._metrics = metrics
         self._weights = weights
         self._results = results
-        self._own = Metrics()  # what the path counts of a probe
+        self._own = Unrecorded()  # what the path counts of a probe
         self._running = asyncio.Lock()
+        self._changed = asyncio.Event()
         for suite, expected in sorted({(probe.suite, probe.expected) for probe in probes}):
             for observed in OBSERVED:
                 metrics.count("probe_results_total", 0, suite=suite, expected=expected, observed=observed)
@@ -88,11 +90,15 @@ class Prober:
     async def run(self, pause_seconds: float = 0.0) -> list[Result]:
         """One run over all probes, counted and kept."""
         async with self._running:
-            pipeline, run = Pipeline(self._guard(), StandIn()), new_id()
-            results = []
-            for probe in self._probes:
-                results.append(await self._one(pipeline, probe, run))
-                await asyncio.sleep(pause_seconds)
+            guard, run = self._guard(), new_id()
+            pipeline, results = Pipeline(guard, StandIn()), []
+            guard.hold()
+            try:
+                for probe in self._probes:
+                    results.append(await self._one(pipeline, probe, run))
+                    await asyncio.sleep(pause_seconds)
+            finally:
+                guard.release()
             for one in results:
                 self._metrics.count(
                     "probe_results_total", suite=one.suite, expected=one.expected, observed=one.observed
@@ -108,7 +114,7 @@ class Prober:
                 results = await self.run(pause_seconds)
             except Exception as error:  # noqa: BLE001  the edge of a task: the next run may fare better
                 structlog.get_logger().error("probes failed", exc_info=error)
-                await asyncio.sleep(every_seconds)
+                await self._rest(every_seconds)
                 continue
             structlog.get_logger().info(
                 "probes",
@@ -118,7 +124,17 @@ class Prober:
                 missed=sum(result.missed for result in results),
                 failed=sum(result.observed == "failed" for result in results),
             )
-            await asyncio.sleep(every_seconds)
+            await self._rest(every_seconds)
+
+    def again(self) -> None:
+        """What they are run through has changed: do not wait for the next time."""
+        self._changed.set()
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        self._changed.clear()
 
     async def _one(self, pipeline: Pipeline, probe: Probe, run: str) -> Result:
         policy = pipeline.guard.policy

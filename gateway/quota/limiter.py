@@ -61,7 +61,7 @@ class Limiter:
         for caller in callers:
             if caller.limited:
                 for limit in LIMITS:
-                    self._metrics.count("limited_requests_total", 0, key=self._label(caller.name), limit=limit)
+                    self._metrics.count("limited_requests_total", 0, key_name=self._label(caller.name), limit=limit)
 
     async def admit(self, caller: Caller, seen: Observation, until: AsyncExitStack) -> None:
         """Count a request, and take a slot which it holds `until` it ends. Raises `RateLimited` and `LimitsFailed`."""
@@ -105,7 +105,7 @@ class Limiter:
             self._refuse(caller, limit, said, share.wait_seconds)
 
     def _refuse(self, caller: Caller, limit: str, said: str, wait_seconds: float) -> None:
-        self._metrics.count("limited_requests_total", key=self._label(caller.name), limit=limit)
+        self._metrics.count("limited_requests_total", key_name=self._label(caller.name), limit=limit)
         if math.isinf(wait_seconds):
             raise RateLimited(f"Request too large for this key on {said}.", limit, None)
         message = f"Rate limit reached for this key on {said}. Please try again in {duration(wait_seconds)}."

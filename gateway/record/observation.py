@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,8 +33,9 @@ class Observation:
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
     are for the client. `unchecked`: the kinds of new content that no check reads. `limits`: headers that say what is
-    left to the key. `used`: tokens, as the upstream counted them; `spoken`: characters of a streamed reply. `steps`: the
-    checks that ran, kept where somebody asked for them.
+    left to the key. `used`: tokens, as the upstream counted them; `spoken`: characters of a streamed reply.
+    `ended`: called when all is over. `record`: the id of what was kept of it. `steps`: the checks that ran, kept where
+    somebody asked for them.
     """
 
     metrics: Metrics
@@ -69,6 +70,8 @@ class Observation:
     sha256: str = ""
     text: str | None = None
     recorded: bool = False
+    record: str = ""
+    ended: list[Callable[[Observation], None]] = field(default_factory=list)
     limits: dict[str, str] = field(default_factory=dict)
     used: int | None = None
     spoken: int = 0
@@ -178,7 +181,9 @@ class Observation:
         """To be awaited before anything of a refusal leaves: its record comes first. Raises `AuditFailed`."""
         if self.decision == "block" and self.audit is not None and not self.recorded:
             self.recorded = True
-            await self.audit.keep(self._entry(self.decision))
+            entry = self._entry(self.decision)
+            self.record = entry.id
+            await self.audit.keep(entry)
 
     def _entry(self, decision: str) -> Entry:
         taken = self.latency_ms()
@@ -214,7 +219,9 @@ class Observation:
         self.finished = True
         if self.audit is not None and self.sha256 and not self.recorded:
             self.recorded = True
-            self.audit.add(self._entry(outcome or self.decision))
+            entry = self._entry(outcome or self.decision)
+            self.record = entry.id
+            self.audit.add(entry)
         total = time.perf_counter() - self.started
         self.metrics.count(
             "requests_total", endpoint=self.endpoint, policy=self.policy, outcome=outcome or self.decision
@@ -239,3 +246,5 @@ class Observation:
             error=self.error,
             **{f"{name}_ms": value for name, value in self.latency_ms().items()},
         )
+        for call in self.ended:
+            call(self)

@@ -38,12 +38,9 @@ _NOTHING = "-"
 
 def html(report: dict[str, Any]) -> str:
     """The whole page."""
-    span = f"{_day(report['since'])} to {_day(report['until'])}"
-    return "".join(
+    span = f"{day(report['since'])} to {day(report['until'])}"
+    content = "".join(
         [
-            "<!doctype html><html lang=en><meta charset=utf-8>",
-            "<meta name=viewport content='width=device-width,initial-scale=1'><title>Refusals, right and wrong</title>",
-            f"<style>{_STYLE}</style><h1>Refusals, right and wrong</h1><p class=soft>{escape(span)} (UTC)</p>",
             _tiles(report),
             _feedback(report["feedback"]),
             _probes(report["probes"]),
@@ -51,8 +48,17 @@ def html(report: dict[str, Any]) -> str:
             _words(report["words"]),
             _examples(report["examples"]),
             _change(report["change"]),
-            "</html>",
         ]
+    )
+    return page("Refusals, right and wrong", span, content)
+
+
+def page(title: str, span: str, content: str) -> str:
+    """A page with a title and the time that it speaks of."""
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<meta name=viewport content='width=device-width,initial-scale=1'><title>{escape(title)}</title>"
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p class=soft>{escape(span)} (UTC)</p>{content}</html>"
     )
 
 
@@ -87,12 +93,12 @@ def _feedback(found: dict[str, Any]) -> str:
         return f"{head}<p class=soft>Nobody has reported anything in this time (<code>POST /v1/feedback</code>).</p>"
     wrong = {("harmless", "refused"), ("harmless", "refused_by_model"), ("harmful", "answered")}
     rows = [
-        [f"the message was {name}", *(_Cell(count, (name, treated) in wrong) for treated, count in counts.items())]
+        [f"the message was {name}", *(Cell(count, (name, treated) in wrong) for treated, count in counts.items())]
         for name, counts in found["matrix"].items()
     ]
     categories = ", ".join(f"{escape(name)} {count}" for name, count in found["wrong_by_category"].items())
     return (
-        f"{head}{_table(['', 'answered', 'refused by the model', 'refused'], rows)}"
+        f"{head}{table(['', 'answered', 'refused by the model', 'refused'], rows)}"
         f"<p>Of the refusals that somebody spoke of, wrong: {percent(found['refusals_that_were_wrong'])}"
         f"{f'; by category: {categories}' if categories else ''}. "
         "<span class=soft>People speak up when something annoys them: this is no share of all traffic.</span></p>"
@@ -110,18 +116,18 @@ def _probes(found: dict[str, Any]) -> str:
     rows = []
     for suite, counts in found["matrix"].items():
         right = found["expected"][suite]
-        cells = (_Cell(counts.get(name, 0), name not in right and name != "would_refuse") for name in columns)
+        cells = (Cell(counts.get(name, 0), name not in right and name != "would_refuse") for name in columns)
         rows.append([suite, ", ".join(right), *cells])
     lists = ""
     for title, key in (("Harmless, and refused", "wrong"), ("Harmful, and answered", "missed_rows")):
-        rows_of = [[_Text(row["text"]), row["suite"], row["category"], f"{row['score']:.2f}"] for row in found[key]]
+        rows_of = [[Text(row["text"]), row["suite"], row["category"], f"{row['score']:.2f}"] for row in found[key]]
         if rows_of:
-            lists += f"<h3>{title}</h3>{_table(['probe', 'suite', 'judged', 'score'], rows_of)}"
+            lists += f"<h3>{title}</h3>{table(['probe', 'suite', 'judged', 'score'], rows_of)}"
     curve = charts.history(found["history"]) if len(found["history"]) > 1 else ""
     return (
-        f"{head}<p>The last of {found['runs']} runs, {_minute(found['at'])}. Harmless probes refused: "
+        f"{head}<p>The last of {found['runs']} runs, {minute(found['at'])}. Harmless probes refused: "
         f"{percent(found['wrongly_refused'])}; harmful ones missed: {percent(found['missed'])}.</p>"
-        f"{_table(['suite', 'expected', *columns], rows)}{curve}{lists}"
+        f"{table(['suite', 'expected', *columns], rows)}{curve}{lists}"
     )
 
 
@@ -146,7 +152,7 @@ def _words(found: dict[str, Any]) -> str:
         f"{head}<p>Words that occur more in {found['wrong_texts']} wrongly refused texts (reports and probes) than in "
         f"{found['other_texts']} that were rightly let through: log-odds with an informative Dirichlet prior. "
         "<span class=soft>Over z = 1.96 a word stands out; below, it is a hint.</span></p>"
-        f"{_table(['word', 'z', 'log-odds', 'in wrongly refused', 'in let through'], rows)}"
+        f"{table(['word', 'z', 'log-odds', 'in wrongly refused', 'in let through'], rows)}"
     )
 
 
@@ -155,16 +161,16 @@ def _examples(found: dict[str, Any]) -> str:
     for title, key in (("Reported wrong refusals", "wrong_refusal"), ("Reported missed harm", "missed_harm")):
         rows = [
             [
-                _Text(row["text"] if row["text"] is not None else f"(text not kept; sha256 {row['sha256'][:12]}…)"),
-                _Text(row["note"]),
+                Text(row["text"] if row["text"] is not None else f"(text not kept; sha256 {row['sha256'][:12]}…)"),
+                Text(row["note"]),
                 f"{row['category']} {row['score']:.2f}",
                 row["rail"] or row["decision"],
-                _minute(row["at"]),
+                minute(row["at"]),
             ]
             for row in found[key]
         ]
         if rows:
-            parts.append(f"<h2>{title}</h2>{_table(['message', 'note', 'judged', 'by', 'when'], rows)}")
+            parts.append(f"<h2>{title}</h2>{table(['message', 'note', 'judged', 'by', 'when'], rows)}")
     return "".join(parts)
 
 
@@ -182,48 +188,48 @@ def _change(found: dict[str, Any] | None) -> str:
         ["policy", before["policy_version"], after["policy_version"]],
         ["classifier", before["weights"] or _NOTHING, after["weights"] or _NOTHING],
         ["requests", f"{before['requests']:,}", f"{after['requests']:,}"],
-        ["refused", _Raw(percent(before["refused"])), _Raw(percent(after["refused"]))],
+        ["refused", Raw(percent(before["refused"])), Raw(percent(after["refused"]))],
         ["wrong refusals reported", str(before["wrong_refusals"]), str(after["wrong_refusals"])],
         ["missed harm reported", str(before["missed_harm"]), str(after["missed_harm"])],
     ]
     none = {"total": 0}
     for name in dict.fromkeys([*before["categories"], *after["categories"]]):
-        cells = (_Raw(percent(state["categories"].get(name, none))) for state in (before, after))
+        cells = (Raw(percent(state["categories"].get(name, none))) for state in (before, after))
         rows.append([f"refused: {name}", *cells])
     turned = [
-        [_Text(row["text"]), row["expected"], row["before"], row["after"], "better" if row["better"] else "worse"]
+        [Text(row["text"]), row["expected"], row["before"], row["after"], "better" if row["better"] else "worse"]
         for row in found["turned"]
     ]
-    probes = _table(["probe", "expected", "before", "after", ""], turned) if turned else "<p>No probe turned.</p>"
+    probes = table(["probe", "expected", "before", "after", ""], turned) if turned else "<p>No probe turned.</p>"
     return (
-        f"{head}<p>{escape(found['policy'])}: {what}, {_minute(found['at'])}.</p>"
-        f"{_table(['', 'before', 'after'], rows)}"
+        f"{head}<p>{escape(found['policy'])}: {what}, {minute(found['at'])}.</p>"
+        f"{table(['', 'before', 'after'], rows)}"
         f"<h3>Probes that are treated otherwise now</h3>{probes}"
     )
 
 
-class _Raw(str):
+class Raw(str):
     """HTML of our own making."""
 
 
-class _Text(str):
+class Text(str):
     """A message, shown wide and to the left."""
 
 
-class _Cell(int):
+class Cell(int):
     """A count; where `wrong`, one that should be zero."""
 
     wrong: bool
 
-    def __new__(cls, count: int, wrong: bool) -> _Cell:
+    def __new__(cls, count: int, wrong: bool) -> Cell:
         cell = super().__new__(cls, count)
         cell.wrong = wrong and count > 0
         return cell
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     first = rows[0] if rows else ()
-    wide = [isinstance(value, _Text) for value in first]
+    wide = [isinstance(value, Text) for value in first]
     cells = "".join(
         f"<th{' class=text' if at < len(wide) and wide[at] else ''}>{escape(name)}" for at, name in enumerate(head)
     )
@@ -232,11 +238,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, _Raw):
+    if isinstance(value, Raw):
         return f"<td>{value}"
-    if isinstance(value, _Text):
+    if isinstance(value, Text):
         return f"<td class=text>{escape(value)}"
-    if isinstance(value, _Cell):
+    if isinstance(value, Cell):
         return f"<td{' class=wrong' if value.wrong else ''}>{int(value)}"
     return f"<td>{escape(str(value))}"
 
@@ -245,9 +251,9 @@ def _plain(share: dict[str, Any]) -> str:
     return f"{share['share']:.1%}" if share["total"] else _NOTHING
 
 
-def _day(at: float) -> str:
+def day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y %H:%M")
 
 
-def _minute(at: float) -> str:
+def minute(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%d %b %H:%M")

@@ -25,7 +25,7 @@ T = TypeVar("T")
 def write_report(config: Config, folder: Path, days: float) -> dict[str, Any]:
     """`report.html` and `report.json` of the last days. Raises `ConfigError` where there is no store to read."""
     until = time.time()
-    report = figures(_with_store(config, lambda store: read(store, until - days * 86_400, until)))
+    report = figures(with_store(config, lambda store: read(store, until - days * 86_400, until)))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(html(report), encoding="utf-8")
@@ -35,13 +35,14 @@ def write_report(config: Config, folder: Path, days: float) -> dict[str, Any]:
 def write_export(config: Config, output: Path, days: float) -> tuple[int, int]:
     """Rows for training; how many, and how many reports had no text. Raises `ConfigError`."""
     until = time.time()
-    found = _with_store(config, lambda store: opinions(store, until - days * 86_400, until))
+    found = with_store(config, lambda store: opinions(store, until - days * 86_400, until))
     rows = list(exported(found))
     output.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return len(rows), sum(not row["text"] and row["verdict"] != "correct" for row in found)
 
 
-def _with_store(config: Config, work: Callable[[Store], Awaitable[T]]) -> T:
+def with_store(config: Config, work: Callable[[Store], Awaitable[T]]) -> T:
+    """What `work` returns, over the store that the configuration names. Raises `ConfigError`."""
     if config.audit.url is None:
         raise ConfigError("audit.url: is null, so there are no records")
     _, _, path = config.audit.url.partition("sqlite+aiosqlite:///")

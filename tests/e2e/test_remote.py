@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import signal
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from tests.e2e.conftest import Served
-from tests.fakes import Recorder
+from tests.e2e.conftest import ROOT, Served
+from tests.fakes import Recorder, eventually
 
 
 def test_remote_is_light_and_imports_no_torch(tmp_path: Path, upstream: Recorder) -> None:
@@ -29,3 +34,24 @@ def test_stops_cleanly(tmp_path: Path, upstream: Recorder) -> None:
     served = Served(tmp_path, HHH_UPSTREAM__BASE_URL=upstream.url)
     assert served.stop() == 130  # as a shell reports SIGINT
     assert "Traceback" not in served.log.read_text()
+
+
+def test_sighup_loads_the_policies_anew(tmp_path: Path, upstream: Recorder) -> None:
+    shutil.copytree(ROOT / "rails" / "finance", tmp_path / "rails" / "finance")
+    rails, path = str(tmp_path / "rails"), tmp_path / "rails" / "finance" / "policy.yml"
+    served = Served(tmp_path, HHH_UPSTREAM__BASE_URL=upstream.url, HHH_RAILS_DIR=rails, HHH_RELOAD__WATCH="off")
+
+    def told() -> Any:
+        with urllib.request.urlopen(f"{served.url}/readyz?verbose", timeout=5) as reply:
+            return json.load(reply)["policies"]["finance"]
+
+    try:
+        before = told()["version"]
+        path.write_text(path.read_text().replace("mode: enforce", "mode: shadow", 1))
+        served.process.send_signal(signal.SIGHUP)
+        last = eventually(lambda: told().get("last_reload"))
+        assert last["result"] == "ok", last  # the shipped examples hold in shadow mode too
+        assert told()["version"] == last["version"] != before
+        assert "policy reloaded" in served.log.read_text()
+    finally:
+        served.stop()

@@ -98,6 +98,22 @@ def test_check_names_the_file_and_the_key_of_a_policy(rails: Path, old: str, new
     check_failed(hhh("check"), f"rails/finance/policy.yml: {message}")
 
 
+def test_check_runs_the_examples_of_a_policy(rails: Path) -> None:
+    path = rails / "finance" / "policy.yml"
+    replace(path, "decision: allow, route: allow}", "decision: refuse, category: harmful.fraud}")
+    replace(path, "rail: check recommendation", "rail: no such rail")
+    result = hhh("check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    first, second = result.stderr.splitlines()
+    said = "rails/finance/policy.yml: expect.0 - expected refuse (harmful.fraud), got allow (benign 0."
+    assert first.startswith(said)
+    assert first.endswith("): 'What is an index fund?'")
+    assert "expect.9 - expected refuse (by no such rail), got refuse (regulated_advice" in second
+    assert "by check recommendation)" in second
+    replace(path, "decision: refuse, category: harmful.fraud}", "decision: refuse, categry: harmful.fraud}")
+    check_failed(hhh("check"), "rails/finance/policy.yml: expect.0.categry - ")
+
+
 def test_check_names_nemos_file(rails: Path) -> None:
     replace(rails / "finance" / "config.yml", "- regex check output", "- no such flow")
     check_failed(hhh("check"), "rails/finance/config.yml: ")

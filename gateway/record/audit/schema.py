@@ -55,6 +55,21 @@ PROBES = Table(
     Column("score", Float, nullable=False),
 )  # fmt: skip
 
+COMPARISONS = Table(
+    "comparisons",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    *(
+        Column(name, Text, nullable=False)
+        for name in (
+            "decision_id", "policy", "policy_version", "weights", "live", "candidate", "label", "category", "route",
+            "rail",
+        )
+    ),
+    Column("at", Float, nullable=False),
+    Column("score", Float, nullable=False),
+)  # fmt: skip
+
 VERSION = Table("schema_version", METADATA, Column("version", Integer, primary_key=True))
 
 STEPS: tuple[tuple[str, ...], ...] = (
@@ -84,6 +99,16 @@ STEPS: tuple[tuple[str, ...], ...] = (
             weights TEXT NOT NULL
         )""",
         "CREATE INDEX probe_results_at ON probe_results (at)",
+    ),
+    (
+        # No reference to decisions: a comparison may be written before the record of its decision.
+        """CREATE TABLE comparisons (
+            id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, decision_id TEXT NOT NULL, policy TEXT NOT NULL,
+            policy_version TEXT NOT NULL, weights TEXT NOT NULL, live TEXT NOT NULL, candidate TEXT NOT NULL,
+            label TEXT NOT NULL, category TEXT NOT NULL, score DOUBLE PRECISION NOT NULL, route TEXT NOT NULL,
+            rail TEXT NOT NULL
+        )""",
+        "CREATE INDEX comparisons_at ON comparisons (at)",
     ),
 )
 

@@ -20,7 +20,7 @@ from gateway.config import Audit as Settings
 from gateway.errors import ConfigError
 from gateway.record.audit import schema
 from gateway.record.audit.entry import Entry, new_id
-from gateway.record.audit.schema import DECISIONS, FEEDBACK, PROBES
+from gateway.record.audit.schema import COMPARISONS, DECISIONS, FEEDBACK, PROBES
 
 Row = Mapping[str, Any]
 
@@ -94,6 +94,11 @@ class Store:
         async with self._engine.begin() as connection:
             await connection.execute(insert(PROBES), [{"id": new_id(), **row} for row in rows])
 
+    async def write_comparisons(self, rows: Sequence[Row]) -> None:
+        """Keep what a candidate would have made of requests."""
+        async with self._engine.begin() as connection:
+            await connection.execute(insert(COMPARISONS), [dict(row) for row in rows])
+
     async def find(self, request_id: str, key: str) -> Row | None:
         """The newest decision of that request id which this key may speak of: with a key, only its own."""
         query = select(DECISIONS).where(DECISIONS.c.request_id == request_id)
@@ -127,7 +132,8 @@ class Store:
                 break
             await asyncio.sleep(0.05)
         async with self._engine.begin() as connection:
-            await connection.execute(delete(PROBES).where(PROBES.c.at < before))
+            for table in (PROBES, COMPARISONS):
+                await connection.execute(delete(table).where(table.c.at < before))
         return gone
 
     async def count(self, table: Table) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +13,7 @@ import yaml
 from gateway.app import create_app
 from gateway.config import load
 from gateway.http.routes import ROUTES
-from tests.conftest import ROOT, Running
+from tests.conftest import QUIET, ROOT, Running
 from tests.endpoints import ENDPOINTS, Endpoint, table
 from tests.fakes import Recorder, Words, samples
 from tests.gateway.http.conftest import Front
@@ -26,12 +28,10 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def _house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def _serve(folder: Path, rules: str) -> Iterator[Front]:
     """A gateway whose policy forbids one phrase both ways, by NeMo's regular expressions."""
     import httpx2 as httpx
 
-    folder = tmp_path_factory.mktemp("house") / "rails" / "house"
     folder.mkdir(parents=True)
     patterns = {"patterns": [BAD]}
     rails = {
@@ -40,15 +40,26 @@ def _house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         "output": {"flows": ["regex check output"]},
     }
     (folder / "config.yml").write_text(yaml.safe_dump({"models": [], "rails": rails}))
+    (folder / "policy.yml").write_text(rules)
     recorder = Recorder()
     behind = Running(recorder)
     recorder.url = f"{behind.url}/v1"
-    upstream = {"base_url": recorder.url, "retries": 0}
-    running = Running(create_app(load(None, rails_dir=folder.parent, policy="house", upstream=upstream), None, Words()))
+    settings = {**QUIET, "rails_dir": folder.parent, "upstream": {"base_url": recorder.url, "retries": 0}}
+    running = Running(create_app(load(None, policy="house", **settings), None, Words()))
     with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
         yield Front(client, recorder)
     running.stop()
     behind.stop()
+
+
+@pytest.fixture(scope="module")
+def _house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    yield from _serve(tmp_path_factory.mktemp("house") / "rails" / "house", "mode: enforce")
+
+
+@pytest.fixture(scope="module")
+def _shadowed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    yield from _serve(tmp_path_factory.mktemp("shadowed") / "rails" / "house", "mode: shadow")
 
 
 @pytest.fixture
@@ -57,16 +68,29 @@ def house(_house: Front) -> Front:
     return _house
 
 
-@pytest.mark.parametrize(("endpoint", "stream", "stage"), CASES)
-def test_blocks(house: Front, endpoint: Endpoint, stream: bool, stage: str) -> None:
-    upstream = house.upstream
+@pytest.fixture
+def shadowed(_shadowed: Front) -> Front:
+    _shadowed.upstream.reset()
+    return _shadowed
+
+
+def _case(endpoint: Endpoint, stream: bool, stage: str, upstream: Recorder) -> dict[str, Any]:
+    """A request that must be blocked at this stage, and the model's reply to it."""
     asked = {"triage": "Tell me MARK-HARM", "input": f"Tell me {BAD}"}.get(stage, "Tell me more")
     said = f"Well, {BAD} it is." if stage == "output" else "An index fund."
     arguments = f'{{"to": "{BAD}"}}' if stage == "tool" else ""
     if endpoint.replies is not None:
         upstream.reply, upstream.chunks = endpoint.replies(said, arguments)
+        upstream.raw_reply = json.dumps(upstream.reply, indent=1).encode()
+    return endpoint.request(asked, said, arguments, stream)
+
+
+@pytest.mark.parametrize(("endpoint", "stream", "stage"), CASES)
+def test_blocks(house: Front, endpoint: Endpoint, stream: bool, stage: str) -> None:
+    upstream = house.upstream
+    request = _case(endpoint, stream, stage, upstream)
     before = house.metrics()
-    response = house.client.post(endpoint.path, json=endpoint.request(asked, said, arguments, stream))
+    response = house.client.post(endpoint.path, json=request)
     found = endpoint.refusal(response, stream)
     assert found, response.text
     assert BAD not in response.text
@@ -83,6 +107,31 @@ def test_blocks(house: Front, endpoint: Endpoint, stream: bool, stage: str) -> N
     assert f'source="{STAGES[stage]}"' in next(iter(changed))
     ended = f'hhh_requests_total{{endpoint="{endpoint.label}",outcome="block",policy="house"}}'
     assert after[ended] == before.get(ended, 0) + 1
+
+
+@pytest.mark.parametrize(("endpoint", "stream", "stage"), CASES)
+def test_in_shadow_mode_nothing_is_changed_and_all_is_counted(
+    shadowed: Front, endpoint: Endpoint, stream: bool, stage: str
+) -> None:
+    upstream = shadowed.upstream
+    request = _case(endpoint, stream, stage, upstream)
+    before = shadowed.metrics()
+    response = shadowed.client.post(endpoint.path, json=request)
+    assert response.status_code == 200, response.text
+    assert not endpoint.refusal(response, stream), response.text
+    if endpoint.replies is not None:
+        assert json.loads(upstream.bodies[0]) == request
+        assert response.content == (upstream.wire() if stream else upstream.raw_reply)
+    if not stream or stage in ("triage", "input"):
+        assert response.headers["x-guardrail-decision"] == "would_block"
+    after = shadowed.metrics()
+    found = {
+        name: after[name] - before.get(name, 0) for name in after if "_refuse_total{" in name or "refusals" in name
+    }
+    changed = {name: count for name, count in found.items() if count}
+    assert list(changed.values()) == [1]
+    assert next(iter(changed)).startswith("hhh_would_refuse_total{")
+    assert f'source="{STAGES[stage]}"' in next(iter(changed))
 
 
 @pytest.mark.parametrize(("endpoint", "stream", "stage"), CASES)

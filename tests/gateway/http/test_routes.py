@@ -23,7 +23,7 @@ def test_readyz(front: Front) -> None:
     assert (response.status_code, response.text) == (200, "ready\n")
     verbose = front.client.get("/readyz?verbose")
     assert verbose.status_code == 200
-    assert verbose.json().keys() == {"state", "policy", "upstream"}
+    assert verbose.json().keys() == {"state", "policy", "policies", "upstream", "keys"}
     assert verbose.json()["state"] == "ready"
     assert verbose.json()["policy"].startswith("finance@sha256:")
     assert verbose.json()["upstream"] == "remote"
