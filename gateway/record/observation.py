@@ -95,6 +95,8 @@ class Observation:
             self.upstream_seconds += seconds
         else:
             self.guard_seconds += seconds
+            if stage == "triage":
+                self.ran(Step(stage, stage, (stage,), round(seconds * 1e3, 2), "pass"))
             self.metrics.observe("stage_duration_seconds", seconds, stage=stage)
 
     def ran(self, step: Step) -> None:
