@@ -55,9 +55,16 @@ class Judge:
         return await self._classified(Message(text, kind="reply"))
 
     async def explain(self, message: Message, label: str) -> list[Weight]:
-        """The words that moved the score. One at a time, and not on triage's thread, for traffic must not wait."""
+        """The words that moved the score; where none did by itself, those that did with their neighbours.
+
+        One at a time, and not on triage's thread, for traffic must not wait.
+        """
         async with self._explaining:
-            return await asyncio.to_thread(explain, self._classifier, message, label)
+            for together in (1, 4):
+                found = await asyncio.to_thread(explain, self._classifier, message, label, together=together)
+                if found:
+                    break
+            return found
 
     async def _classified(self, message: Message) -> Judgement:
         future: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()

@@ -97,6 +97,7 @@ def openapi() -> dict[str, Any]:
                 "What a decision was worth",
                 {
                     "request_id": {"type": "string"},
+                    "decision_id": {"type": "string"},
                     "verdict": {"enum": ["wrong_refusal", "missed_harm", "correct"]},
                     "note": {"type": "string"},
                 },
