@@ -34,7 +34,7 @@ class Browser:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = Chrome(options, Service(DRIVER))
-        self.driver.set_page_load_timeout(60)
+        self.driver.set_page_load_timeout(900)
         self.url = ""
         self._trouble: list[str] = []
         self._hosts: set[str] = set()
