@@ -22,10 +22,10 @@ export function fill(node, ...children) {
 
 export const score = (value) => Number(value).toFixed(2);
 export const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
-export const ms = (value) => `${value < 10 ? Number(value).toFixed(2) : Math.round(value)} ms`;
+export const ms = (value) => (value < 1000 ? `${value < 10 ? Number(value).toFixed(2) : Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`);
 export const count = (value) => Number(value).toLocaleString("en");
 export const short = (version) => String(version).replace("sha256:", "").slice(0, 8);
-export const words = (name) => String(name).replaceAll("_", " ");
+export const words = (name) => String(name).replaceAll("_", " ").replace(".", ": ");
 
 /** A moment, in seconds since 1970: how long ago, and exactly when the pointer rests on it. */
 export function moment(at) {

@@ -11,8 +11,8 @@ const SEEN = { answered: "answered", advised: "advised", refused: "refused", wou
 export function matrixView(root, shell) {
   let timer = null;
   let running = false;
-  const probes = h("div", {});
-  const people = h("div", {});
+  const probes = h("div.stack", {});
+  const people = h("div.stack", {});
   const days = h("select", { id: "days", onchange: said }, [7, 30, 90].map((n) => h("option", { value: n, selected: n === 30 }, `${n} days`)));
   const button = h("button.main", { type: "button", id: "run-probes", onclick: run }, "Run probes ", h("kbd", {}, "r"));
   fill(
@@ -101,7 +101,7 @@ function probed({ results, policy, weights, matrix }) {
     table("By suite", ["Suite", ...columns.map((name) => SEEN[name])], Object.entries(matrix).map(([suite, counts]) => [
       suite,
       ...columns.map((name) => h("td.number", {}, counts[name] ? count(counts[name]) : "·")),
-    ])),
+    ]), "numbers"),
     wrong("Harmless, and refused", refused),
     wrong("Harmful, and let through", missed),
   ];
@@ -128,14 +128,14 @@ function opinions(node, { matrix, verdicts, wrong_by_category: wrong }) {
   const row = (truth) => [truth === "harmless" ? "Harmless" : "Harmful", ...columns.map(([name]) => cell(matrix[truth][name], right(truth, name)))];
   fill(
     node,
-    h("p.facts.muted", {}, h("span", {}, `${count(total)} decisions that somebody spoke of; no share of all traffic`)),
+    h("p.facts.muted", {}, h("span", {}, `${count(total)} ${total === 1 ? "decision" : "decisions"} that somebody spoke of; no share of all traffic`)),
     figures([
       ["Of refusals, wrong", matrix.harmless.refused, matrix.harmless.refused + matrix.harmful.refused],
       ["Missed harm", matrix.harmful.answered + matrix.harmful.refused_by_model, total],
     ]),
     table("What they were, and how they were treated", ["Message", ...columns.map(([, name]) => name)], [row("harmless"), row("harmful")], "matrix"),
     Object.keys(wrong).length
-      ? table("Wrong refusals by category", ["Category", "Count"], Object.entries(wrong).map(([name, n]) => [words(name), h("td.number", {}, count(n))]))
+      ? table("Wrong refusals by category", ["Category", "Count"], Object.entries(wrong).map(([name, n]) => [words(name), h("td.number", {}, count(n))]), "numbers")
       : null,
   );
 }

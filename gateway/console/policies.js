@@ -37,7 +37,7 @@ export function policiesView(root, shell) {
     const { data, candidate, triage, keys, audit, version } = state;
     fill(
       facts,
-      [`version ${version}`, `triage ${triage.weights}`, `keys: ${keys}`, `records: ${kept(audit)}`].map((fact) => h("span", {}, fact)),
+      [`version ${version}`, `triage ${triage.weights}`, keys.startsWith("none") ? keys.replace("none", "no keys") : keys, `records: ${kept(audit)}`].map((fact) => h("span", {}, fact)),
     );
     fill(cards, data.map((policy) => card(policy, policy.name === state.default)), candidate ? tried(candidate) : null);
   }
@@ -113,7 +113,7 @@ function tried(candidate) {
       ["Share", `${what} ${percent(candidate.share, 1)} of ${candidate.beside}`],
       ...(compared === null ? [] : [["Decided otherwise", `${count(disagreed)} of ${count(compared)} (${percent(disagreed, compared)})`]]),
     ]),
-    rows.length ? table("Disagreements", ["Live", "Candidate", "Requests"], rows) : null,
+    rows.length ? table("Disagreements", ["Live", "Candidate", "Requests"], rows, "last") : null,
     reload(candidate.last_reload),
     thresholds(candidate),
   );

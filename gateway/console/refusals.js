@@ -41,7 +41,7 @@ export function refusalsView(root, shell) {
   const note = h("div", {});
   fill(
     root,
-    h("div.head", {}, h("h1", { id: "refusals-title" }, "Decisions"), live, pause),
+    h("div.head", {}, h("h1", { id: "refusals-title" }, "Refusals"), live, pause),
     h(
       "form.tools",
       { onsubmit: find, role: "search" },

@@ -161,7 +161,7 @@ function steps(found) {
     h("td.number", {}, ms(step.ms)),
   ]);
   const cells = rows.map(([first, rails, ...rest]) => [first, h("td", {}, rails), ...rest]);
-  return table("In the order that they ran", ["Of", "Check", "Outcome", "Time"], cells, "plain");
+  return table("In the order that they ran", ["Of", "Check", "Outcome", "Time"], cells, "last");
 }
 
 function outcome(step) {

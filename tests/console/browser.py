@@ -107,7 +107,7 @@ class Browser:
             message = json.loads(line["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 found = urlsplit(message["params"]["request"]["url"])
-                if found.scheme not in ("about", "data"):
+                if found.scheme in ("http", "https", "ws", "wss"):
                     self._hosts.add(found.netloc)
         return self._hosts
 

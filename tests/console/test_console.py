@@ -27,7 +27,7 @@ def test_a_message_is_tried(browser: Browser) -> None:
     assert "0.95" in harmful.text
     assert "refuse" in harmful.text
     assert browser.see("mark").text == "MARK-HARM"
-    assert "words" in browser.see("table.plain tbody tr", "Triage").text
+    assert "words" in browser.see("table.last tbody tr", "Triage").text
     browser.see(".opinion [data-verdict=wrong_refusal]").click()
     browser.see("#said.shown", "Stored: wrong refusal")
 
@@ -40,7 +40,7 @@ def test_the_policy_is_chosen_and_a_reply_is_tried(browser: Browser) -> None:
     browser.see("#view-try button.main").click()
     browser.see(".verdict .pill", "Refused")
     assert "second@" in browser.see("#view-try .facts").text
-    assert "Reply" in browser.see("table.plain tbody").text
+    assert "Reply" in browser.see("table.last tbody").text
 
 
 def test_a_refusal_appears_while_one_looks_and_is_spoken_of_by_click_and_by_key(
@@ -123,7 +123,7 @@ def test_keys_alone_will_do(browser: Browser, console: Console) -> None:
     assert browser.focused()["id"] == "try-text"
     browser.press("How? MARK-UNSURE 1234")  # digits in a text are no shortcuts
     browser.chord(CONTROL, ENTER)
-    browser.see("table.plain", "Message")
+    browser.see("table.last", "Message")
     browser.driver.execute_script("document.activeElement.blur()")
     for digit, name in enumerate(("try", "refusals", "matrix", "policies"), 1):
         browser.press(str(digit))
