@@ -33,8 +33,8 @@ def test_a_message_is_tried(browser: Browser) -> None:
 
 
 def test_the_policy_is_chosen_and_a_reply_is_tried(browser: Browser) -> None:
-    browser.see("#try-policy option[value=second]").click()
-    browser.see("input[value=assistant] + span", "A reply").click()
+    browser.see("#try-policy").send_keys("second")
+    browser.see("input[value=assistant]").click()
     browser.see("#try-before").send_keys("Which fund is good? MARK-ADVICE")
     browser.see("#try-text").send_keys("You should definitely buy MARK-TOXIC")
     browser.see("#view-try button.main").click()
@@ -62,7 +62,7 @@ def test_a_refusal_appears_while_one_looks_and_is_spoken_of_by_click_and_by_key(
     said = {row["request_id"]: row["feedback"] and row["feedback"]["verdict"] for row in console.decisions()}
     assert (said[first], said[second]) == ("wrong_refusal", "correct")
     allowed = console.ask("What is an index fund?").headers["x-request-id"]
-    browser.see("input[value='allow,modify'] + span").click()
+    browser.see("input[value='allow,modify']").click()
     browser.see(".feed .entry", allowed, seconds=10).click()
     browser.press("m")
     browser.see("#said.shown", "Stored: missed harm")
@@ -112,13 +112,15 @@ def test_the_key(browser: Browser, console: Console) -> None:
 
 
 def test_keys_alone_will_do(browser: Browser, console: Console) -> None:
-    browser.driver.execute_script("document.activeElement.blur()")
+    browser.open(console.url)  # the same tab, so the key is still known
+    browser.see("#try-text")
     walked = []
     for _ in range(9):
         browser.press(TAB)
         walked.append(browser.focused())
     assert [one["href"] for one in walked[:5]] == ["#main", "#try", "#refusals", "#matrix", "#policies"]
     assert all(one["outline"] != "none" for one in walked if one["type"] != "radio")
+    browser.driver.execute_script("document.activeElement.blur()")
     browser.press("/")
     assert browser.focused()["id"] == "try-text"
     browser.press("How? MARK-UNSURE 1234")  # digits in a text are no shortcuts
