@@ -52,7 +52,9 @@ class Browser:
         self.open(self.url, at)
 
     def size(self, width: int, height: int = 900, scheme: str = "light") -> None:
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
         self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def command(self, name: str, **given: Any) -> Any:

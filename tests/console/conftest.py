@@ -40,7 +40,10 @@ class Console:
     def ask(self, text: str, **headers: str) -> httpx.Response:
         """A chat as a user would have it."""
         body = {"model": "m", "messages": [{"role": "user", "content": text}]}
-        given = {"authorization": f"Bearer {self.user}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        given = {
+            "authorization": f"Bearer {self.user}",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
         return self.client.post("/v1/chat/completions", json=body, headers=given)
 
     def decisions(self, **query: Any) -> list[dict[str, Any]]:

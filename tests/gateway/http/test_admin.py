@@ -11,12 +11,12 @@ import pytest
 
 from gateway.http.console import FOLDER
 from gateway.keys import command
-from tests.gateway.http.conftest import chat, check_error
 from tests.fakes import eventually
+from tests.gateway.http.conftest import chat, check_error
 
 
 @pytest.fixture
-def admin(gateway: Callable[..., httpx.Client], tmp_path: Path) -> Iterator[tuple[httpx.Client, dict[str, str]]]:
+def admin(gateway: Callable[..., httpx.Client], tmp_path: Path) -> tuple[httpx.Client, dict[str, str]]:
     """A client with an admin's key, and the headers of another that has none of an admin's."""
     keys = tmp_path / "keys.json"
     _, secret = command.create(keys, "operator", role="admin")
@@ -24,7 +24,7 @@ def admin(gateway: Callable[..., httpx.Client], tmp_path: Path) -> Iterator[tupl
     audit = {"url": f"sqlite+aiosqlite:///{tmp_path}/audit.db", "text": "full", "batch_seconds": 0.02}
     client = gateway(keys_file=keys, audit=audit)
     client.headers["authorization"] = f"Bearer {secret}"
-    yield client, {"authorization": f"Bearer {other}"}
+    return client, {"authorization": f"Bearer {other}"}
 
 
 def listed(client: httpx.Client, **query: Any) -> dict[str, Any]:
