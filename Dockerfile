@@ -11,7 +11,7 @@ COPY gateway gateway
 COPY classifiers classifiers
 COPY finetune finetune
 COPY rails rails
-RUN python -m venv /venv && /venv/bin/pip install -c constraints.txt .
+RUN python -m venv /venv && /venv/bin/pip install -c constraints.txt '.[redis,postgres]'
 
 FROM build AS build-full
 ARG TORCH="torch==2.13.0"

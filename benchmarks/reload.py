@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -36,7 +37,7 @@ def texts() -> list[str]:
 
 
 @asynccontextmanager
-async def gateway(folder: Path, upstream: str, **settings: str) -> AsyncIterator[str]:
+async def gateway(folder: Path, upstream: str, **settings: str) -> AsyncIterator[tuple[str, int]]:
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
@@ -61,7 +62,7 @@ async def gateway(folder: Path, upstream: str, **settings: str) -> AsyncIterator
                 except aiohttp.ClientError:
                     pass
                 await asyncio.sleep(0.05)
-        yield url
+        yield url, process.pid
     finally:
         process.send_signal(signal.SIGINT)
         await process.wait()
@@ -142,7 +143,7 @@ async def main(seconds: float, rate: float, edits: int) -> None:
         folder = Path(made)
         shutil.copytree(ROOT / "rails", folder / "rails")
         policy = folder / "rails" / "finance" / "policy.yml"
-        async with gateway(folder, upstream.url) as url:
+        async with gateway(folder, upstream.url) as (url, _):
             taken = await edit_to_use(url, policy, edits)
             print(f"edit to use, idle:        median {statistics.median(taken):.2f} s, longest {max(taken):.2f} s")
             load = Load(url, rate)
@@ -164,13 +165,21 @@ async def main(seconds: float, rate: float, edits: int) -> None:
             ("weights, share 1", {"HHH_SHADOW__WEIGHTS": own, "HHH_SHADOW__SHARE": "1"}),
             ("no candidate", {}),
         ):
-            async with gateway(folder, upstream.url, **settings) as url:
+            async with gateway(folder, upstream.url, **settings) as (url, pid):
                 load = Load(url, rate)
                 await load.run(2)
                 load.taken.clear()
+                before = cpu_ms(pid)
                 await load.run(seconds)
-                print(f"{name:20} {load.quantiles()}  {await looked(url)}")
+                cpu = (cpu_ms(pid) - before) / len(load.taken)
+                print(f"{name:20} {load.quantiles()}  {cpu:5.1f} ms of CPU each  {await looked(url)}")
     upstream.stop()
+
+
+def cpu_ms(pid: int) -> float:
+    """What a process has used, whatever else runs on the machine."""
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system) * 1e3
 
 
 async def looked(url: str) -> str:

@@ -39,6 +39,7 @@ from gateway.probes.runner import Prober
 from gateway.quota.limiter import Limiter
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
+from gateway.record.tracing import Traces
 from gateway.reload.reloader import Place, Reloader
 from gateway.shadow.candidate import Candidate
 from gateway.shadow.trial import Trial
@@ -75,6 +76,7 @@ def create_app(
             model = upstream or build_upstream(config, metrics)
             probes = suites.load(config.probes.folder)
             service.audit = build_audit(config, metrics)
+            service.traces = Traces(config.tracing) if config.tracing.endpoint else None
             await asyncio.gather(
                 model.start(), *(guard.warm() for guard in [*guards.values(), *([tried] if tried else [])])
             )
@@ -117,6 +119,8 @@ def create_app(
             store = service.audit.store if service.audit is not None else None
             service.trial = Trial(tried, candidate.weights, config.policy, config.shadow, metrics, store)
             service.trial.start()
+            if config.shadow.mode == "serve":
+                metrics.declare_policy(candidate.name, (*LABELS, *CATEGORIES))
         service.reloader = Reloader(
             lambda: _places(loader, policies, candidate, service.trial), config.reload, metrics, swapped
         )
@@ -137,6 +141,8 @@ def create_app(
                 candidate.close()
             if service.audit is not None:
                 await service.audit.close()
+            if service.traces is not None:
+                await asyncio.to_thread(service.traces.close)
 
     app = FastAPI(
         title="hhh-gateway",

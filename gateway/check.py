@@ -9,6 +9,7 @@ from gateway.errors import ConfigError
 from gateway.guard import nemo, policy
 from gateway.guard.loader import Loader
 from gateway.guard.rails import Guard
+from gateway.keys.fit import fitting
 from gateway.reload.expect import failures
 from gateway.shadow.candidate import Candidate, candidate_folder
 
@@ -35,6 +36,9 @@ def check_policies(config: Config) -> list[str]:
         ]
         lines.append(f"{place.name}@{found.version}  {'  '.join(lanes)}  examples: {len(found.rules.expect)}")
         examples += len(found.rules.expect)
+    keys = fitting(config)
+    if config.keys_file is not None:
+        lines.append(f"{config.keys_file}  {keys} keys")
     wrong = asyncio.run(_wrong(config, names)) if examples else []
     if wrong:
         raise ConfigError("\n".join(wrong))

@@ -150,7 +150,7 @@ class Limits(Section):
     on_failure: Literal["allow", "refuse"] = Field(
         "allow", description="When they cannot be counted: `allow` lets requests pass, `refuse` replies with 503."
     )
-    timeout_seconds: float = Field(0.5, gt=0, description="Longer than this, and counting has failed.")
+    timeout_seconds: float = Field(1, gt=0, description="Longer than this, and counting has failed.")
     slot_seconds: float = Field(
         30, ge=1, description="In Redis: when the slots of a killed process are free for other requests."
     )
@@ -246,6 +246,16 @@ class Shadow(Section):
     queue: int = Field(100, ge=1, description="Requests that wait to be looked at; over it they are dropped.")
 
 
+class Tracing(Section):
+    endpoint: str | None = Field(
+        None,
+        description="Where spans go, OTLP over HTTP: `http://collector:4318/v1/traces` (needs the extra `tracing`); "
+        "null: nowhere.",
+    )
+    service: str = Field("hhh-gateway", min_length=1, description="The `service.name` of the spans.")
+    share: float = Field(1, ge=0, le=1, description="Of requests that carry no decision of their caller's.")
+
+
 class Config(BaseSettings):
     """Everything that can be set."""
 
@@ -264,6 +274,7 @@ class Config(BaseSettings):
     probes: Probes = Probes()
     reload: Reload = Reload()
     shadow: Shadow = Shadow()
+    tracing: Tracing = Tracing()
     keys_file: Path | None = Field(
         None,
         description="Client keys and what each may do, as `hhh keys create` writes them; read again when it changes.",
@@ -309,8 +320,8 @@ class Config(BaseSettings):
         return self.rails_dir
 
     def client_keys(self) -> tuple[str, ...]:
-        """The accepted keys; empty when none are configured."""
-        if self.client_keys_env is None:
+        """The accepted keys; empty when none are configured, or the variable is not set and there is a file of keys."""
+        if self.client_keys_env is None or (self.keys_file is not None and self.client_keys_env not in os.environ):
             return ()
         keys = tuple(key.strip() for key in secret(self.client_keys_env).split(",") if key.strip())
         if not keys:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from finetune.align.provoking import Exchange
 from finetune.hhh import augment
 from finetune.hhh.corpus import Corpus, Dialogue
 from gateway.upstream.layout import ASSISTANT, BOS, CONTROLS, END, PAD, Layout
@@ -117,6 +118,16 @@ def plain(layout: Layout, texts: Iterable[str], context: int) -> list[Example]:
     return examples
 
 
+def exchanged(layout: Layout, rows: Iterable[Exchange], draw: random.Random, context: int) -> list[Example]:
+    """Provoking exchanges from end to end, behind any control token: a base knows no manners yet."""
+    examples = []
+    for row in rows:
+        turns = (row.prompt, row.reply)
+        example = encode(layout, Dialogue(row.id, draw.choice(list(CONTROLS)), "", turns), context=context)
+        examples.append(Example(example.ids, [False] + [True] * (len(example.ids) - 1)))
+    return examples
+
+
 def collate(examples: list[Example], pad: int, opening: float = 1.0) -> Batch:
     """Padded on the right. `opening` is what the first `OPENING` tokens of an answer count, others count 1."""
     width = max(len(example.ids) for example in examples)
@@ -161,7 +172,8 @@ class Epochs:
     ) -> None:
         self.layout = layout
         self.train = corpus.train
-        self.helpers = corpus.helpers
+        self.helpers = [*corpus.helpers, *corpus.toxic]
+        self.exchanges = corpus.exchanges
         self.guidance = corpus.guidance
         self.seed = seed
         self.opening = opening
@@ -173,6 +185,7 @@ class Epochs:
         if phase == "pretrain":
             texts = [*self.helpers, *(turn for row in self.train if row.ask == 0 for turn in row.turns)]
             examples = plain(self.layout, texts, self.context)
+            examples += exchanged(self.layout, self.exchanges, draw, self.context)
         else:
             examples = dialogues(self.layout, self.train, draw, self.context, self.guidance, shortened)
         return group(examples, self.batch_tokens, draw)

@@ -49,9 +49,9 @@ the question has to be read |
 | loss on held-out phrasings of known answers | {dev_asks:.3f} nats a token, given the answer's beginning: low \
 even where the model by itself would have begun another answer |
 | loss on held-out topics | {dev_rows:.3f} nats a token |
-| recipe | `finetune/recipes/hhh-embedded.yaml`, seed {seed} |
+| recipe | `finetune/recipes/{name}.yaml`, seed {seed} |
 
-{notes}
+{stages}{notes}
 | source | rows | licence | sha256 |
 |---|---|---|---|
 {sources}
@@ -84,6 +84,8 @@ def write(
     return TEXT.format(
         **checks,
         notes=notes,
+        name=recipe["name"],
+        stages=_stages(result.get("stages", ())),
         millions=config["parameters"] / 1e6,
         minutes=result["seconds"] / 60,
         rows=manifest["rows_in_training"],
@@ -115,3 +117,13 @@ def write(
         dev_asks_count=manifest["dialogues"]["dev_asks"],
         replies="\n".join(f"- `{control}` **{question}** {reply}" for control, question, reply in replies),
     )
+
+
+def _stages(stages: Sequence[dict[str, Any]]) -> str:
+    """One line of what was done after the training above; nothing where nothing was."""
+    if not stages:
+        return ""
+    told = [
+        f"{one['name']} (`{one['method']}`, {one['steps']:,} steps, {one['seconds'] / 60:.0f} min)" for one in stages
+    ]
+    return f"Trained in stages, each from the one before: {', '.join(told)}. Steps and minutes above are of all.\n\n"

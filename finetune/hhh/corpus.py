@@ -5,7 +5,6 @@ Reads files and splits them. It does not tokenize, and it copies nothing of the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Iterable
@@ -15,6 +14,9 @@ from typing import Any
 
 import yaml
 
+from finetune.align import provoking, rows
+from finetune.align.provoking import Exchange
+from finetune.align.rows import digest
 from finetune.hhh.recipe import Data
 
 LICENCES = {
@@ -66,6 +68,8 @@ class Corpus:
     dev_rows: list[Dialogue] = field(default_factory=list)
     dev_asks: list[Dialogue] = field(default_factory=list)
     helpers: list[str] = field(default_factory=list)
+    toxic: list[str] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
     guidance: list[str] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -77,6 +81,9 @@ class Corpus:
             for text in dialogue.turns[::2]:
                 yield text.lower()
         yield from self.helpers
+        yield from self.toxic
+        for exchange in self.exchanges:
+            yield from (exchange.prompt, exchange.reply)
 
     def manifest(self) -> dict[str, Any]:
         return {
@@ -90,13 +97,14 @@ class Corpus:
 
 
 def read(recipe: Data, seed: int) -> Corpus:
-    """The corpus of a recipe. Raises `ValueError`, naming file and line, for an authored row that is malformed."""
+    """The corpus of a recipe. Raises `BadRows`, naming file and line, where an authored row is malformed."""
     corpus = Corpus()
-    for path in sorted(recipe.authored.glob("*.jsonl")):
-        rows = [_dialogues(line, f"{path}:{number}") for number, line in _lines(path)]
-        for dialogues in rows:
-            _split(corpus, dialogues, recipe, seed)
-        corpus.sources.append(Source(f"authored/{path.name}", len(rows), digest(path), LICENCES["authored"]))
+    found = rows.read(dialogues=[recipe.authored], required=("control", "category"))
+    for dialogues in rows.by_row(found.dialogues).values():
+        _split(corpus, [_dialogue(row, ask) for ask, row in enumerate(dialogues)], recipe, seed)
+    for source in found.sources:
+        name = f"authored/{source.path.name}"
+        corpus.sources.append(Source(name, source.rows, source.sha256, LICENCES["authored"]))
     if not corpus.train:
         raise ValueError(f"{recipe.authored}: no dialogues")
     corpus.guidance = _guidance(recipe.policies)
@@ -108,11 +116,13 @@ def read(recipe: Data, seed: int) -> Corpus:
         texts = _benign(path, recipe.helper_rows, seed)
         corpus.helpers.extend(texts)
         corpus.sources.append(Source(f"shared/{name}", len(texts), digest(path), LICENCES.get(name, "unknown")))
+    if recipe.provoking:
+        corpus.toxic = provoking.toxic(recipe.shared, recipe.provoking, seed)
+        corpus.exchanges = provoking.exchanges(recipe.shared, recipe.provoking, seed)
+        for file in provoking.manifest(recipe.shared):
+            used = sum(exchange.id.startswith(Path(file["source"]).stem[:7]) for exchange in corpus.exchanges)
+            corpus.sources.append(Source(f"shared/{file['source']}", used, file["sha256"], "see ATTRIBUTION.md"))
     return corpus
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _lines(path: Path) -> Iterable[tuple[int, str]]:
@@ -122,23 +132,10 @@ def _lines(path: Path) -> Iterable[tuple[int, str]]:
                 yield number, line
 
 
-def _dialogues(line: str, where: str) -> list[Dialogue]:
-    """A row as the dialogues it stands for: one per phrasing of the first question."""
-    try:
-        row = json.loads(line)
-        messages = row["messages"]
-        turns = [str(message["content"]).strip() for message in messages]
-        roles = [message["role"] for message in messages]
-        phrasings = [turns[0], *(str(ask).strip() for ask in row.get("asks", ()))]
-        control, identity, category = row["control"], str(row["id"]), str(row["category"])
-    except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{where}: {type(error).__name__}: {error}") from None
-    if control not in ("comply", "advise", "refuse"):
-        raise ValueError(f"{where}: unknown control {control!r}")
-    if len(turns) % 2 or roles != ["user", "assistant"] * (len(turns) // 2) or not all(turns):
-        raise ValueError(f"{where}: turns do not alternate between user and assistant")
-    distinct = list(dict.fromkeys(phrasing for phrasing in phrasings if phrasing))
-    return [Dialogue(identity, control, category, (ask, *turns[1:]), i) for i, ask in enumerate(distinct)]
+def _dialogue(row: rows.Dialogue, ask: int) -> Dialogue:
+    """A row's turns. System messages are left out: batches bring their own."""
+    turns = tuple(message["content"] for message in row.messages if message["role"] != "system")
+    return Dialogue(row.id, row.control or "comply", row.category, turns, ask)
 
 
 def _split(corpus: Corpus, dialogues: list[Dialogue], recipe: Data, seed: int) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from finetune.hhh import model as network
 from finetune.hhh.batches import collate, encode
-from finetune.hhh.corpus import Dialogue
+from finetune.hhh.corpus import Corpus, Dialogue
 from gateway.upstream.layout import END, PAD, Layout
 
 RECALLED = 0.5
@@ -71,6 +71,15 @@ def replies(model: Any, layout: Layout, prompts: Sequence[list[int]], max_tokens
         pad_token_id=pad,
     )
     return [layout.tokenizer.decode(row, skip_special_tokens=True) for row in out[:, width:].tolist()]
+
+
+def figures(model: Any, layout: Layout, found: Corpus, context: int) -> dict[str, Any]:
+    """What a model card tells of held-out rows and phrasings: `dev_loss` in nats a token, and `recall`."""
+    sides = (("dev_rows", found.dev_rows, 60), ("dev_asks", found.dev_asks, 160))
+    return {
+        "dev_loss": {name: round(dev_loss(model, layout, rows, context), 4) for name, rows, _ in sides},
+        "recall": {name: recall(model, layout, rows, context, most) for name, rows, most in sides},
+    }
 
 
 def samples(model: Any, layout: Layout, context: int) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ Nothing of ours in the network itself, so transformers loads the result as it is
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,16 @@ def build(shape: recipe.Model, layout: Layout, seed: int) -> Any:
         attn_implementation="eager",
     )
     return LlamaForCausalLM(config)
+
+
+def start(model: Any, folder: Path) -> None:
+    """Weights of another run into `model`. Raises `ValueError` where their shapes differ."""
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{folder}: the run to start from has another shape ({str(error).splitlines()[-1]})") from None
 
 
 def size(model: Any) -> int:

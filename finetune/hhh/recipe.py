@@ -7,6 +7,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+NAME = r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)?$"
+
 
 class RecipeError(ValueError):
     """The recipe is wrong. `str()` names the file and the key."""
@@ -25,6 +27,11 @@ class Data(Part):
         description="Files of shared/classification whose benign texts help in pre-training.",
     )
     helper_rows: int = Field(4_000, ge=0, description="Most rows taken from one helper file.")
+    provoking: int = Field(
+        0,
+        ge=0,
+        description="Most toxic texts, and most provoking exchanges, to pre-train on: a base to be aligned.",
+    )
     dev_rows: float = Field(0.04, ge=0, lt=1, description="Share of rows held out with all their phrasings.")
     dev_asks: float = Field(0.1, ge=0, lt=1, description="Share of training rows of which one phrasing is held out.")
 
@@ -42,7 +49,7 @@ class Training(Part):
     seed: int = 7
     max_minutes: float = Field(45, gt=0, description="Wall-clock budget; the schedule ends with it.")
     max_steps: int = Field(1_000_000, ge=1, description="Steps at most; the schedule ends with whichever is first.")
-    pretrain_share: float = Field(0.08, ge=0, lt=1, description="Share of the schedule spent on plain text.")
+    pretrain_share: float = Field(0.08, ge=0, le=1, description="Share of the schedule spent on plain text.")
     batch_tokens: int = Field(2_048, ge=32, description="Tokens in a padded batch.")
     opening_weight: float = Field(
         4.0, ge=1, description="What an answer's first tokens count in the loss: they decide which answer it becomes."
@@ -62,8 +69,9 @@ class Training(Part):
 
 
 class Recipe(Part):
-    name: str = Field("hhh-embedded", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field("hhh-embedded", pattern=NAME)
     runs: Path = Path("runs")
+    start: Path | None = Field(None, description="Folder of a run whose tokenizer and weights to start from.")
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()

@@ -69,12 +69,17 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "tokenizer" / "tokenizer.json"
         if not resume:
-            trained = tokenizer.train(self.corpus.texts(), chosen.model.vocabulary)
-            tokenizer.save(trained, file.parent, chosen.model.context)
+            if chosen.start is None:
+                trained = tokenizer.train(self.corpus.texts(), chosen.model.vocabulary)
+                tokenizer.save(trained, file.parent, chosen.model.context)
+            else:
+                shutil.copytree(chosen.start / "tokenizer", file.parent, dirs_exist_ok=True)
             for name in ("metrics.jsonl", "samples.jsonl", "result.json", "checkpoint.pt"):
                 (self.folder / name).unlink(missing_ok=True)
         self.layout = Layout(tokenizer.load(file))
         self.model = network.build(chosen.model, self.layout, self.settings.seed)
+        if chosen.start is not None and not resume:
+            network.start(self.model, chosen.start / "model")
         self.optimizer = self._optimizer()
         self.state = State()
         if resume:
@@ -197,17 +202,9 @@ class Run:
             path.write_text("".join(kept), encoding="utf-8")
 
     def finish(self) -> Path:
-        context = self.recipe.model.context
-        result = {
-            "parameters": network.size(self.model),
-            **asdict(self.state),
-            "dev_loss": self.evaluate(),
-            "recall": {
-                "dev_asks": measure.recall(self.model, self.layout, self.corpus.dev_asks, context),
-                "dev_rows": measure.recall(self.model, self.layout, self.corpus.dev_rows, context, most=60),
-            },
-        }
-        self._write("result.json", result)
+        self.evaluate()
+        found = measure.figures(self.model, self.layout, self.corpus, self.recipe.model.context)
+        self._write("result.json", {"parameters": network.size(self.model), **asdict(self.state), **found})
         return self.folder
 
     def _line(self, loss: float) -> str:

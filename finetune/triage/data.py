@@ -17,9 +17,11 @@ from typing import Any
 
 from classifiers.message import Kind
 from classifiers.text import normalise
+from finetune.suite.held_out import trainable, trainable_row
 from finetune.triage import sources
 from finetune.triage.recipe import Data
 from finetune.triage.row import Row
+from gateway.forms.texts import earlier_turns
 
 # What a dialogue's category says about regulated advice; a prefix that is not here leaves the category open.
 _ADVICE = {
@@ -60,11 +62,15 @@ class Split:
     manifest: list[dict[str, Any]]
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
+def read_jsonl(path: Path, to_train: bool = True) -> Iterator[dict[str, Any]]:
+    """The rows of a file. Raises `HeldOut` for one of the evaluation suite, unless it is not read `to_train`."""
+    with (trainable(path) if to_train else path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
             if line.strip():
-                yield json.loads(line)
+                row = json.loads(line)
+                if to_train and isinstance(row, dict):
+                    trainable_row(row.get("id"), f"{path}:{number}")
+                yield row
 
 
 def share(key: str) -> float:
@@ -155,8 +161,12 @@ def public_text(row: dict[str, Any]) -> str | None:
 
 
 def user_turns(row: dict[str, Any]) -> list[str]:
-    """A message, or the user's turns of a conversation that was written for preference training."""
-    return [str(row["text"])] if "text" in row else [turn.strip() for turn in _TURN.findall(row["chosen"])]
+    """A message; or the user's turns of a dialogue, with other wordings of its question, or of a preference pair."""
+    if "text" in row:
+        return [str(row["text"])]
+    if "messages" in row:
+        return [one["content"] for one in row["messages"] if one["role"] == "user"] + list(row.get("asks", ()))
+    return [turn.strip() for turn in _TURN.findall(row["chosen"])]
 
 
 def text_hash(text: str) -> str:
@@ -186,11 +196,11 @@ def turn(row: dict[str, Any]) -> tuple[str, str, Kind]:
     """The last turn of a row, what the user said before it, and whether a tool or the user says it."""
     if "messages" not in row:
         return row["text"], row.get("before", ""), row.get("kind", "user")
-    *earlier, last = row["messages"]
-    if last["role"] == "tool":
-        return last["content"], "", "tool"
-    said = [one["content"][-240:] for one in earlier if one["role"] == "user"]
-    return last["content"], "\n".join(said[-2:]), "user"
+    messages = row["messages"]
+    text: str = messages[-1]["content"]
+    if messages[-1]["role"] == "tool":
+        return text, "", "tool"
+    return text, earlier_turns(messages, range(len(messages) - 1, len(messages))), "user"
 
 
 def _dialogues(path: Path) -> Iterator[tuple[str, Row]]:

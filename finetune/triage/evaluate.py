@@ -107,7 +107,7 @@ def measure(
 
 def _rows(data: Path) -> list[Row]:
     found = []
-    for number, row in enumerate(read_jsonl(data), start=1):
+    for number, row in enumerate(read_jsonl(data, to_train=False), start=1):
         if row.get("label") is not None and row["label"] not in LABELS:
             raise ValueError(f"{data}: row {number}: label {row['label']!r} is none of {', '.join(LABELS)}")
         try:

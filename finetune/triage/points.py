@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from classifiers.labels import LABELS
 
 SHARES: Mapping[str, float] = {
-    "regulated_advice": 0.1, "harmful": 0.58, "hate": 0.09, "self_harm": 0.1, "prompt_injection": 0.13,
+    "regulated_advice": 0.1, "harmful": 0.62, "hate": 0.09, "self_harm": 0.09, "prompt_injection": 0.1,
 }  # fmt: skip
 LEAST = 0.05
 # Advice is never refused, so acting on it costs little.

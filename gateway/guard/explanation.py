@@ -1,7 +1,7 @@
 """Why triage made of a request what it did: the plan again, and the words that moved its score.
 
-Words are sought in the one text that led to the plan, and only where the encoder read it: what the screen cleared has no
-score worth explaining, and a long text would cost minutes.
+Words are sought in the one text that led to the plan, and only where the encoder read it: what the screen cleared has
+no score worth explaining, and a long text would cost minutes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The details of a check, for an admin's eyes: scores, thresholds, the words that moved them, and the rails that ran."""
+"""The details of a check, for an admin: scores, thresholds, the words that moved them, and the rails that ran."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def observed(endpoint: str, answer: Answer) -> Endpoint:
 
     async def handle(request: Request) -> Response:
         service: Service = request.app.state.service
-        seen = service.observe(endpoint, request_id(request))
+        seen = service.observe(endpoint, request_id(request), request.headers)
         try:
             visit = service.visit(request.headers, seen)
             await service.limiter.admit(visit.caller, seen, request.scope[UNTIL])
@@ -63,7 +63,7 @@ def guarded(form: Form) -> Endpoint:
         raw = await read_body(request, limits.body_bytes)
         on_block = request.headers.get("x-guardrail-on-block") or visit.on_block
         call = parse(form, raw, limits, seen.request_id, on_block)
-        seen.stream = call.stream
+        seen.stream, seen.model = call.stream, call.model
         await visit.admit(call, request.scope[UNTIL])
         pipeline = visit.way(call)
         if call.stream:

@@ -67,12 +67,14 @@ def openapi() -> dict[str, Any]:
                 "Completions", {"model": _MODEL, "prompt": _TEXTS, "stream": _STREAM, "n": n}, "prompt"
             ),
             "/v1/embeddings": _model("Embeddings", {"model": _MODEL, "input": _TEXTS}, "input"),
-            "/v1/moderations": _post("Moderations", {"model": {"type": "string"}, "input": _TEXTS}, ["input"], {}),
+            "/v1/moderations": _post(
+                "Moderations", {"model": {"type": "string"}, "input": _TEXTS}, ["input"], _limited()
+            ),
             "/v1/guardrails/check": _post(
                 "The verdict on messages",
                 {"messages": _MESSAGES, "detail": {"type": "boolean"}, "policy": {"type": "string"}},
                 ["messages"],
-                {"403": _error("Details, and a policy of one's choice, need an admin's key.")},
+                {**_limited(), "403": _error("Details, and a policy of one's choice, need an admin's key.")},
             ),
             "/beta/litellm_basic_guardrail_api": _post(
                 "LiteLLM's generic guardrail API",
@@ -81,7 +83,7 @@ def openapi() -> dict[str, Any]:
                     "input_type": {"enum": ["request", "response"]},
                 },
                 ["texts", "input_type"],
-                {},
+                _limited(),
             ),
             "/v1/decisions": _listed(
                 "The newest decisions",
@@ -125,11 +127,15 @@ def _model(summary: str, properties: dict[str, Any], text: str) -> dict[str, Any
         "409": _error("The model server said so."),
         "415": _error("The model server said so."),
         "422": _error("The model server said so."),
-        "429": _error("The model server has too much to do; `retry-after` is passed on."),
+        "429": _error("The key is over a limit, or the model server has too much to do; with `retry-after`."),
         "502": _error("The model server is down, broke off, or refused the gateway."),
         "504": _error("The model server did not answer in time."),
     }
     return _post(summary, properties, ["model", text], found, [_BLOCK])
+
+
+def _limited() -> dict[str, Any]:
+    return {"429": _error("The key is over a limit; with `retry-after`.")}
 
 
 def _post(

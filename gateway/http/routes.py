@@ -61,7 +61,7 @@ def _with_key(
 @_with_key
 async def models(request: Request, service: Service, caller: Caller) -> Any:
     listed = {"object": "list", **await service.pipeline().upstream.models()}
-    if caller.models:
+    if caller.models is not None:
         listed["data"] = [one for one in _named(listed.get("data")) if caller.may_use(str(one.get("id")))]
     return listed
 
@@ -94,6 +94,7 @@ async def readyz(request: Request) -> Response:
         state = "upstream not ready"
     ready = state == "ready"
     if "verbose" in request.query_params:
+        service.refresh()
         policies = service.reloader.states() if service.reloader is not None else {}
         told = {"state": state, **service.parts, "policies": policies, "keys": service.ring.state}
         return _json(told, 200 if ready else 503)

@@ -25,6 +25,7 @@ from gateway.quota.limiter import Limiter
 from gateway.record.audit.recorder import Recorder
 from gateway.record.metrics import Metrics
 from gateway.record.observation import Observation
+from gateway.record.tracing import Traces
 from gateway.reload.reloader import Reloader
 from gateway.shadow.trial import Trial
 from gateway.upstream.base import Upstream
@@ -84,6 +85,7 @@ class Service:
     reloader: Reloader | None = None
     trial: Trial | None = None
     loading: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    traces: Traces | None = None
 
     def pipeline(self, policy: str | None = None) -> Pipeline:
         """The way of one request, under a policy as it is now (None: the default). Raises `Draining` while loading."""
@@ -94,12 +96,16 @@ class Service:
         except KeyError:
             raise Draining("The policy of this key is still loading.") from None
 
-    def caller(self, headers: Mapping[str, str]) -> Caller:
-        """Whose request it is, by the keys as they are now. Raises `Unauthorized`."""
+    def refresh(self) -> None:
+        """Put the keys in force that their file has now."""
         if self.ring.refresh():
             self.limiter.declare(self.ring.callers)
             for name in self.ring.policies:
                 self._load(name)
+
+    def caller(self, headers: Mapping[str, str]) -> Caller:
+        """Whose request it is, by the keys as they are now. Raises `Unauthorized`."""
+        self.refresh()
         return authenticate(self.ring, headers.get("authorization"), headers.get("x-api-key"))
 
     def visit(self, headers: Mapping[str, str], seen: Observation) -> Visit:
@@ -143,7 +149,7 @@ class Service:
             return "audit store not ready"
         return "ready" if await self.upstream.ready() else "upstream not ready"
 
-    def observe(self, endpoint: str, request_id: str) -> Observation:
+    def observe(self, endpoint: str, request_id: str, headers: Mapping[str, str]) -> Observation:
         """Of a request that has just come; under the default policy until it is known whose it is."""
         version = self.policies.get().policy.version if self.policies else "none"
         return Observation(
@@ -154,6 +160,7 @@ class Service:
             request_id,
             audit=self.audit,
             weights=self.weights,
+            trace=self.traces.begin(endpoint, headers) if self.traces is not None else None,
         )
 
 

@@ -23,13 +23,13 @@ class Caller:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrent: int | None = None
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
     expires: datetime | None = None
     revoked: datetime | None = None
 
     def may_use(self, model: str) -> bool:
         """Whether a model is among those of the key; of a key that names none, every one is."""
-        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+        return self.models is None or any(fnmatchcase(model, pattern) for pattern in self.models)
 
     @property
     def limited(self) -> bool:

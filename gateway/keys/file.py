@@ -8,8 +8,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,7 +40,7 @@ class Entry(BaseModel):
     requests_per_minute: int | None = Field(None, ge=1)
     tokens_per_minute: int | None = Field(None, ge=1)
     concurrent: int | None = Field(None, ge=1)
-    models: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    models: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(None, min_length=1)
     expires: AwareDatetime | None = None
     revoked: AwareDatetime | None = None
 
@@ -69,15 +70,11 @@ class Keys(BaseModel):
     @model_validator(mode="after")
     def _distinct(self) -> Keys:
         for what in ("id", "name"):
-            values = [getattr(entry, what) for entry in self.keys]
-            twice = next((value for value in values if values.count(value) > 1), None) if _repeat(values) else None
-            if twice is not None:
-                raise ValueError(f"the {what} {twice} is there twice")
+            values = Counter(getattr(entry, what) for entry in self.keys)
+            for value, times in values.most_common(1):
+                if times > 1:
+                    raise ValueError(f"the {what} {value} is there twice")
         return self
-
-
-def _repeat(values: list[str]) -> bool:
-    return len(set(values)) < len(values)
 
 
 def read(path: Path) -> tuple[Entry, ...]:
@@ -104,11 +101,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write(path: Path, entries: tuple[Entry, ...]) -> None:
-    """Replace the file in one step, its owner's alone to read."""
+    """Replace the file in one step. A new one is its owner's alone to read; one that was there stays whose it was."""
+    path = path.resolve()
     content = json.dumps({"keys": [entry.row() for entry in entries]}, indent=1) + "\n"
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(content)
+        with suppress(FileNotFoundError, PermissionError):
+            before = path.stat()
+            os.fchmod(file.fileno(), before.st_mode & 0o777)
+            os.fchown(file.fileno(), before.st_uid, before.st_gid)
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
@@ -122,4 +124,6 @@ def edited(path: Path) -> Iterator[list[Entry]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         entries = list(read(path)) if path.exists() else []
         yield entries
-        write(path, Keys(keys=tuple(entries)).keys)
+        if len(entries) > MOST_KEYS:
+            raise ConfigError(f"{path}: over {MOST_KEYS} keys")
+        write(path, tuple(entries))

@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 from gateway.config import Config
 from gateway.errors import ConfigError
-from gateway.keys.file import Entry
+from gateway.keys.file import Entry, read
+from gateway.keys.ring import Ring
+from gateway.record.metrics import Unrecorded
+
+
+def fitting(config: Config) -> int:
+    """How many keys the file has, each fit to be served. Raises `ConfigError`."""
+    if config.keys_file is None:
+        return 0
+    Ring(config.keys_file, (), Unrecorded(), fit(config)).open()
+    return len(read(config.keys_file))
 
 
 def fit(config: Config) -> Callable[[Entry], None]:

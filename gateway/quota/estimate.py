@@ -24,8 +24,8 @@ def after(call: Call, seen: Observation) -> int:
 
     Where it says nothing: nothing for what never reached it or what it failed at, else the texts on both sides.
     """
-    if seen.used is not None:
-        return seen.used
+    if seen.spent is not None:
+        return seen.spent
     if not seen.spoken and (seen.decision == "error" or (seen.decision == "block" and not seen.upstream_seconds)):
         return 0
     return _tokens(call.characters + seen.spoken)

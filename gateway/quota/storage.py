@@ -10,6 +10,8 @@ from gateway.config import Limits
 from gateway.errors import ConfigError
 from gateway.quota.slots import OwnSlots, SharedSlots, Slots
 
+_MOST_CONNECTIONS = 64
+
 
 def build(settings: Limits) -> tuple[Storage, Slots]:
     """The counters and the slots; nothing is connected yet. Raises `ConfigError`."""
@@ -17,13 +19,14 @@ def build(settings: Limits) -> tuple[Storage, Slots]:
         return MemoryStorage(), OwnSlots()
     try:
         from limits.aio.storage import RedisStorage
-        from redis.asyncio import ConnectionPool, Redis
+        from redis.asyncio import BlockingConnectionPool, Redis
         from redis.exceptions import RedisError
     except ModuleNotFoundError as error:
         raise ConfigError(f"limits.storage: {error.name} is not installed; pip install 'hhh-gateway[redis]'") from None
     options: dict[str, Any] = {"password": settings.password()} if settings.password_env is not None else {}
     try:
-        pool = ConnectionPool.from_url(settings.storage, socket_connect_timeout=settings.timeout_seconds, **options)
+        # Who waits for a connection waits no longer than the limiter lets him.
+        pool = BlockingConnectionPool.from_url(settings.storage, max_connections=_MOST_CONNECTIONS, **options)
     except (RedisError, ValueError) as error:
         raise ConfigError(f"limits.storage: {error}") from None
     shared: Any = pool  # the library's types do not know of pools

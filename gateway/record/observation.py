@@ -12,6 +12,7 @@ import structlog
 
 from gateway.record.audit.entry import Audit, Entry, fingerprint
 from gateway.record.metrics import Metrics
+from gateway.record.tracing import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,9 @@ class Observation:
     Of the seconds, those of the upstream are waited for the model, those of the client until it takes what it is sent.
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
     are for the client. `unchecked`: the kinds of new content that no check reads. `limits`: headers that say what is
-    left to the key. `used`: tokens, as the upstream counted them; `spoken`: characters of a streamed reply.
-    `ended`: called when all is over. `record`: the id of what was kept of it. `steps`: the checks that ran, kept where
-    somebody asked for them.
+    left to the key. `spent`: tokens as the upstream counted them, None where it says nothing; `spoken`: characters of a
+    streamed reply. `ended`: called when all is over. `record`: the id of what was kept of it. `steps`: the checks that
+    ran, kept where somebody asked for them.
     """
 
     metrics: Metrics
@@ -72,8 +73,11 @@ class Observation:
     recorded: bool = False
     record: str = ""
     ended: list[Callable[[Observation], None]] = field(default_factory=list)
+    trace: Trace | None = None
+    model: str = ""
+    used: dict[str, int] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
-    used: int | None = None
+    spent: int | None = None
     spoken: int = 0
     steps: list[Step] | None = None
 
@@ -91,6 +95,8 @@ class Observation:
             self.add(stage, time.perf_counter() - began)
 
     def add(self, stage: str, seconds: float) -> None:
+        if self.trace is not None:
+            self.trace.stage(stage, seconds)
         if stage == "upstream":
             self.upstream_seconds += seconds
         else:
@@ -167,9 +173,10 @@ class Observation:
             found = usage or {}
             counted = found.get(f"{kind}_tokens", found.get(f"{other}_tokens"))
             if isinstance(counted, int) and counted >= 0 and usage:
-                self.used = (self.used or 0) + counted
+                self.spent = (self.spent or 0) + counted
             if isinstance(counted, int) and counted > 0:
                 self.metrics.count("tokens_total", counted, type=kind)
+                self.used[other] = self.used.get(other, 0) + counted
 
     def latency_ms(self) -> dict[str, float]:
         """Milliseconds so far: in all, in the checks, and waiting for the model."""
@@ -233,9 +240,12 @@ class Observation:
         self.metrics.observe("overhead_seconds", max(0.0, ours), endpoint=self.endpoint)
         if self.upstream_seconds:
             self.metrics.observe("upstream_duration_seconds", self.upstream_seconds)
+        if self.trace is not None:
+            self.trace.end(self._said(outcome or self.decision), self.error)
         structlog.get_logger().info(
             "request",
             request_id=self.request_id,
+            key=self.key,
             outcome=outcome or self.decision,
             stage=self.stage,
             rail=self.rail,
@@ -250,3 +260,21 @@ class Observation:
         )
         for call in self.ended:
             call(self)
+
+    def _said(self, outcome: str) -> dict[str, Any]:
+        """What a trace says of the request."""
+        return {
+            "gen_ai.request.model": self.model,
+            **{f"gen_ai.usage.{kind}_tokens": count for kind, count in self.used.items()},
+            "hhh.request_id": self.request_id,
+            "hhh.outcome": outcome,
+            "hhh.policy.name": self.policy,
+            "hhh.policy.version": self.policy_version,
+            "hhh.triage.label": self.label,
+            "hhh.triage.score": round(self.score, 4),
+            "hhh.route": self.route,
+            "hhh.stage": self.stage,
+            "hhh.rail": self.rail,
+            "hhh.category": self.category,
+            "hhh.stream": self.stream,
+        }

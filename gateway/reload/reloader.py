@@ -123,13 +123,12 @@ class Reloader:
         found = await _fingerprints(places)
         if not asked and found == self._tried:
             return
-        while True:
-            await asyncio.sleep(self._settings.quiet_seconds)
-            before, found = found, await _fingerprints(places)
-            if found == before:
-                break
+        await asyncio.sleep(self._settings.quiet_seconds)
+        before, found = found, await _fingerprints(places)
         for place in places:
-            if asked or found[place.name] != self._tried[place.name]:
+            if found[place.name] != before[place.name]:
+                self._changed.set()  # still being written: look again
+            elif asked or found[place.name] != self._tried[place.name]:
                 await self._try(place, found[place.name])
 
     async def _try(self, place: Place, version: str) -> None:

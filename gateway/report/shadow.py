@@ -27,7 +27,7 @@ from gateway.probes.result import Result, matrix
 from gateway.probes.runner import Prober
 from gateway.record.audit.schema import COMPARISONS, DECISIONS
 from gateway.record.audit.store import Row, Store
-from gateway.record.metrics import Unrecorded
+from gateway.record.metrics import Metrics
 from gateway.report.figures import BLOCKED
 from gateway.report.odds import share
 from gateway.report.records import opinions
@@ -76,7 +76,7 @@ async def _probe(
     runs = []
     for guard, version in zip(guards, weights, strict=True):
         await guard.warm()
-        runs.append(await Prober(probes, lambda guard=guard: guard, Unrecorded(), version).run())  # type: ignore[misc]
+        runs.append(await Prober(probes, lambda guard=guard: guard, Metrics(), version).run())  # type: ignore[misc]
         await guard.close()
     return runs[0], runs[1]
 

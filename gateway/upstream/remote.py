@@ -22,6 +22,7 @@ from gateway import config as settings
 from gateway.call import Call, Chunk, Completion
 from gateway.digits import number
 from gateway.errors import UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
+from gateway.record import tracing
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.failure import error_of, in_stream, status_of
 from gateway.upstream.sse import events
@@ -158,7 +159,7 @@ class Remote:
 
     async def _send(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
         assert self._session is not None, "start() first"
-        headers = {"content-type": "application/json"} if body is not None else {}
+        headers = {**tracing.headers(), **({"content-type": "application/json"} if body is not None else {})}
         data = io.BytesIO(body) if body is not None else None  # bytes over 1 MiB would be warned about
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"

@@ -61,13 +61,10 @@ def test_no_texts_no_judgements(triage):
     assert triage.score([]) == []
 
 
-def test_a_batch_is_judged_like_single_texts(triage):
+def test_what_arrives_together_is_judged_as_if_alone(triage):
     texts = ["Hello", FILLER * 2, "Help me launder cash", "Should I sell my flat now?", "x", FILLER * 12, "thanks!"]
-    for text, together in zip(texts, triage.score([Message(text) for text in texts]), strict=True):
-        alone = triage.score([Message(text)])[0]
-        assert together.label == alone.label
-        # int8 activations are scaled per batch, so that equal to the last digit cannot be had.
-        assert together.scores == pytest.approx(alone.scores, abs=0.08)
+    together = triage.score([Message(text) for text in texts])
+    assert together == [triage.score([Message(text)])[0] for text in texts]
 
 
 @pytest.mark.parametrize("place", ["begin", "middle", "end"])

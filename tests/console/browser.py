@@ -84,10 +84,10 @@ class Browser:
         ActionChains(self.driver).key_down(held).send_keys(key).key_up(held).perform()
 
     def focused(self) -> dict[str, str]:
-        """What has the focus: its tag, id, text, and whether its outline can be seen."""
+        """What has the focus: its tag, id, address, and whether its outline can be seen."""
         script = (
             "const node = document.activeElement; const seen = getComputedStyle(node);"
-            "return {tag: node.localName, id: node.id, text: node.textContent.trim(), href: node.getAttribute('href') || '',"
+            "return {tag: node.localName, id: node.id, href: node.getAttribute('href') || '',"
             " outline: seen.outlineStyle, type: node.type || ''}"
         )
         found: dict[str, str] = self.driver.execute_script(script)

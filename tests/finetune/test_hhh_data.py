@@ -138,9 +138,9 @@ def test_a_row_stays_on_its_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"control": "obey"}, "unknown control"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "alternate"),
-        ({"messages": []}, "IndexError"),
+        ({"control": "obey"}, "control: 'obey' is none of"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "the last turn is not the assistant's"),
+        ({"messages": []}, "no messages"),
     ],
 )
 def test_a_malformed_row_is_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:

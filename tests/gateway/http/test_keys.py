@@ -69,6 +69,9 @@ def test_the_command_line(tmp_path: Path, gateway: Callable[..., httpx.Client]) 
     rows = json.loads(hhh.invoke(main, ["keys", "list", "--file", str(path), "--json"]).stdout)["keys"]
     assert [(row["name"], row["state"]) for row in rows] == [("app", "revoked"), ("other", "active")]
     assert "hash" not in rows[0]
+    path.chmod(0o640)
+    assert hhh.invoke(main, ["keys", "revoke", "other", "--file", str(path)]).exit_code == 0
+    assert path.stat().st_mode & 0o777 == 0o640  # whoever could read it still can
     shown = hhh.invoke(main, ["keys", "list", "--file", str(path)], env={"COLUMNS": "200"}).stdout
     assert "100 requests/min" in shown
     assert hhh.invoke(main, ["keys", "revoke", "nobody", "--file", str(path)]).exit_code == 2
@@ -149,13 +152,14 @@ def test_a_change_of_the_file_holds_from_the_next_request(issued: Issued, gatewa
         assert "revoked" in check_error(ask(client, issued.headers(name)), 401, "invalid_api_key", None)
 
     good = issued.path.read_text()
-    for bad in (good[:-20], "[]", good.replace('"name": "app"', '"name": "gone"'), good.replace("hash", "hsah")):
+    replaced = (('"name": "app"', '"name": "gone"'), ("hash", "hsah"), ('"name": "app"', '"name": "app", "models": []'))
+    for bad in (good[:-20], "[]", *(good.replace(this, that) for this, that in replaced)):
         issued.path.write_text(bad)
         assert ask(client, app).status_code == 200
     issued.path.write_text(good.replace('"name": "app",', '"name": "app", "policy": "nonesuch",'))
     assert ask(client, app).status_code == 200
     counted = samples(client.get("/metrics").text)
-    assert counted['hhh_key_file_loads_total{result="rejected"}'] == 5
+    assert counted['hhh_key_file_loads_total{result="rejected"}'] == 6
     assert counted['hhh_key_file_loads_total{result="loaded"}'] == 41
     assert "nonesuch" in client.get("/readyz?verbose").json()["keys"]
     issued.path.unlink()
@@ -164,14 +168,46 @@ def test_a_change_of_the_file_holds_from_the_next_request(issued: Issued, gatewa
     assert ask(client, app).status_code == 401
 
 
+def test_a_mounted_secret(tmp_path: Path, gateway: Callable[..., httpx.Client]) -> None:
+    """Kubernetes swaps a symbolic link to a folder; the file is one behind it."""
+    for version in ("one", "two"):
+        (tmp_path / version).mkdir()
+    before, after = Issued(tmp_path / "one" / "keys.json"), Issued(tmp_path / "two" / "keys.json")
+    before.add("old")
+    after.add("new")
+    (tmp_path / "..data").symlink_to("one")
+    (tmp_path / "keys.json").symlink_to("..data/keys.json")
+    client = gateway(keys_file=tmp_path / "keys.json")
+    assert ask(client, before.headers("old")).status_code == 200
+    (tmp_path / "..new").symlink_to("two")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    assert client.get("/readyz?verbose").json()["keys"] == "1 keys"
+    assert [ask(client, key).status_code for key in (before.headers("old"), after.headers("new"))] == [401, 200]
+
+
+def test_check_looks_at_the_keys(issued: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HHH_KEYS_FILE", str(issued.path))
+    issued.add("app")
+    good = CliRunner().invoke(main, ["check"])
+    assert (good.exit_code, good.stdout.splitlines()[-1]) == (0, f"{issued.path}  1 keys")
+    issued.add("other", policy="nonesuch")
+    bad = CliRunner().invoke(main, ["check"])
+    assert bad.exit_code == 2
+    assert bad.stderr.startswith(f"{issued.path}: key other - policy - ")
+
+
 def test_reading_a_thousand_keys_takes_milliseconds(issued: Issued) -> None:
     issued.add("first")
     (entry,) = file.read(issued.path)
     many = [entry.model_copy(update={"id": f"{number:012x}", "name": f"key-{number}"}) for number in range(1_000)]
     file.write(issued.path, tuple(many))
-    began = time.perf_counter()
-    assert len(file.read(issued.path)) == 1_000
-    assert time.perf_counter() - began < 0.5
+
+    def seconds() -> float:
+        began = time.thread_time()
+        assert len(file.read(issued.path)) == 1_000
+        return time.thread_time() - began
+
+    assert min(seconds() for _ in range(5)) < 0.1
 
 
 def test_openai_client(issued: Issued, gateway: Callable[..., httpx.Client], upstream: Recorder) -> None:

@@ -19,7 +19,6 @@ import pytest
 
 from gateway.config import Limits, load
 from gateway.errors import ConfigError
-from gateway.keys.caller import Caller
 from gateway.quota import storage
 from gateway.quota.limiter import duration
 from gateway.quota.window import Window
@@ -282,4 +281,10 @@ def test_settings_that_are_wrong(tmp_path: Path, no_settings: None) -> None:
     for wrong in ("memcached://x", "redis://:secret@host/0"):
         with pytest.raises(ConfigError, match=r"limits\.storage"):
             load(None, limits={"storage": wrong})
-    assert Caller("x", concurrent=1).limited
+
+
+def test_a_variable_of_keys_may_be_missing_beside_a_file(tmp_path: Path, no_settings: None) -> None:
+    """As in a chart that offers both."""
+    with pytest.raises(ConfigError, match="NO_SUCH_KEYS"):
+        load(None, client_keys_env="NO_SUCH_KEYS")
+    assert load(None, client_keys_env="NO_SUCH_KEYS", keys_file=tmp_path / "keys.json", host="0.0.0.0").workers == 1

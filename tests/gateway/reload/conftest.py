@@ -9,7 +9,12 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-CONFIG = "models: []\nrails: {input: {flows: [stop word]}}\n"
+CONFIG = """models: []
+rails:
+  config: {regex_detection: {input: {patterns: [NEVER]}, output: {patterns: [NEVER]}}}
+  input: {flows: [regex check input, stop word]}
+  output: {flows: [regex check output]}
+"""
 FLOWS = """define bot say no
   "flow %s"
 
@@ -21,6 +26,7 @@ define subflow stop word
 """
 POLICY = """refusals: {{default: "words {0}"}}
 colang_routes: [allow, advise, review]
+rail_timeout_seconds: 30
 patterns: {{stop: [STOP]}}
 {1}
 expect:
@@ -28,6 +34,7 @@ expect:
   - {{message: "MARK-HARM", decision: refuse, category: harmful.fraud}}
   - {{tool: "MARK-INJECT", decision: refuse, category: prompt_injection, rail: triage}}
   - {{message: "STOP", decision: refuse, rail: stop word}}
+  - {{reply: "NEVER", decision: refuse, rail: regex check output}}
 """
 
 

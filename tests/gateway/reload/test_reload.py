@@ -108,7 +108,7 @@ def not_readable(own: Path) -> None:
     ("damage", "result", "reason"),
     [
         (half_written, "invalid", "policy.yml: is empty; half written?"),
-        (cut_off, "invalid", "policy.yml: expect - is gone, and the policy in force has 4 examples"),
+        (cut_off, "invalid", "policy.yml: expect - is gone, and the policy in force has 5 examples"),
         (no_yaml, "invalid", "policy.yml: "),
         (an_unknown_key, "invalid", "policy.yml: routs - "),
         (flows_that_do_not_parse, "invalid", "flows.co: "),
@@ -172,20 +172,22 @@ class ConfigMap:
 
 @pytest.mark.parametrize("place", ["folder", "parent"])
 def test_a_configmap(watching: Start, rails: Path, place: str) -> None:
-    """One per policy, or the folder of a policy itself a link into one."""
+    """One per policy, or one for all, as the Helm chart mounts it: the folder of a policy is a link into it."""
     if place == "folder":
         mount = ConfigMap(rails / "own")
         mount.update("one")
         client = watching()
         mount.update("two")
     else:
-        (rails / "own").rename(rails / "..1")
+        (rails / "..1").mkdir()
+        (rails / "own").rename(rails / "..1" / "own")
         (rails / "..data").symlink_to("..1")
-        (rails / "own").symlink_to("..data")
+        (rails / "own").symlink_to("..data/own")
         client = watching()
-        write(rails / "..2", "two")
-        (rails / "..tmp").symlink_to("..2")
-        (rails / "..tmp").rename(rails / "..data")
+        write(rails / "..2" / "own", "two")
+        (rails / "..data_tmp").symlink_to("..2")
+        (rails / "..data_tmp").rename(rails / "..data")
+        shutil.rmtree(rails / "..1")
     eventually(lambda: ask(client) == "words two")
 
 
@@ -223,7 +225,7 @@ def test_under_load_no_request_fails_and_none_sees_half_a_policy(
     upstream.delay_seconds = 0.05  # so that requests are under way at every swap
     mount = ConfigMap(rails / "own")
     mount.update("0")
-    client = watching(limits={})
+    client = watching(upstream={"timeout": {"connect_seconds": 60}})  # a busy machine is no failure
     url, done = str(client.base_url), threading.Event()
     seen: Counter[tuple[str, str]] = Counter()
     failed: list[str] = []

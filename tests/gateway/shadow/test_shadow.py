@@ -180,7 +180,7 @@ def test_the_report(trying: Start, tmp_path: Path, rails: Path) -> None:
     for text, verdict in said.items():
         client.post("/v1/feedback", json={"request_id": ids[text], "verdict": verdict}).raise_for_status()
     result = hhh("shadow", "report", "--config", settings(tmp_path, rails), "--report", str(tmp_path / "report"))
-    assert (result.exit_code, result.output) == (0, f"{tmp_path}/report/report.html\n")
+    assert (result.exit_code, result.output) == (0, f"{tmp_path}/report/report.html\n"), result.exception
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert (report["live"]["policy"], report["candidate"]["policy"]) == ("own", "next-candidate")
     assert report["comparisons"]["matrix"] == {"allow": {"allow": 1}, "refuse": {"allow": 2, "refuse": 1}}

@@ -1,0 +1,67 @@
+"""What makes a run on the embedded model exportable: the files that `finetune.hhh.export` reads, carried along.
+
+They come from the run that trained it first (`finetune.hhh.train`); losses and recall are measured anew.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from finetune.hhh import corpus, measure, recipe, tokenizer
+from gateway.upstream.layout import Layout
+
+
+def carry(folder: Path, before: Path, manifest: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
+    """`outcome` with what the card needs of the runs before; writes recipe.json, tokenizer/ and manifest.json.
+
+    A base that was no such run leaves the outcome as it is.
+    """
+    if not (before / "recipe.json").is_file() or not (before / "result.json").is_file():
+        return outcome
+    earlier, sources = _read(before / "result.json"), _read(before / "manifest.json")
+    shutil.copyfile(before / "recipe.json", folder / "recipe.json")
+    shutil.copytree(before / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
+    known = {(source["source"], source["sha256"]) for source in sources["sources"]}
+    more = [source for source in manifest["sources"] if (source["source"], source["sha256"]) not in known]
+    stage = {"name": folder.name, "method": outcome["method"], "steps": outcome["steps"], "seconds": outcome["seconds"]}
+    merged = {**sources, **manifest, "sources": [*sources["sources"], *more]}
+    (folder / "manifest.json").write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")
+    return {
+        **earlier,
+        **outcome,
+        "seconds": round(earlier["seconds"] + outcome["seconds"], 1),
+        "step": earlier["step"] + outcome["steps"],
+        "stages": [*earlier.get("stages", [_first(earlier, before)]), stage],
+        **figures(folder),
+    }
+
+
+def unseen(before: Path) -> frozenset[tuple[str, str]]:
+    """Row and first question of what the embedded model behind `before` was never trained on, so must not be now."""
+    if not (before / "recipe.json").is_file():
+        return frozenset()
+    chosen = recipe.Recipe.model_validate_json((before / "recipe.json").read_text(encoding="utf-8"))
+    found = corpus.read(chosen.data.model_copy(update={"helpers": (), "provoking": 0}), chosen.training.seed)
+    return frozenset((row.row, row.question) for row in (*found.dev_rows, *found.dev_asks))
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """Dev losses and recall of the embedded model in a run's folder."""
+    from transformers import LlamaForCausalLM
+
+    model: Any = LlamaForCausalLM.from_pretrained(str(folder / "model"), attn_implementation="eager")
+    chosen = recipe.Recipe.model_validate_json((folder / "recipe.json").read_text(encoding="utf-8"))
+    found = corpus.read(chosen.data.model_copy(update={"helpers": (), "provoking": 0}), chosen.training.seed)
+    layout = Layout(tokenizer.load(folder / "tokenizer" / "tokenizer.json"))
+    return measure.figures(model, layout, found, chosen.model.context)
+
+
+def _first(result: dict[str, Any], before: Path) -> dict[str, Any]:
+    return {"name": before.name, "method": "train", "steps": result["step"], "seconds": result["seconds"]}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
