@@ -208,21 +208,15 @@ def finetune_chain(
     only: Annotated[str | None, typer.Option(help="One stage, by the name of its recipe's file.")] = None,
 ) -> None:
     """Run stages one after another, each from the run before."""
-    with _extra("finetune"):
-        from finetune.align.chain import run
-
-    try:
-        typer.echo(run(recipe, resume, only))
-    except (ValueError, OSError) as error:
-        _fail(str(error))
+    _align(recipe, resume, "chain", only=only)
 
 
-def _align(recipe: Path, resume: bool, method: str) -> None:
+def _align(recipe: Path, resume: bool, method: str, **more: Any) -> None:
     with _extra("finetune"):
         from finetune.align.chain import start
 
         try:
-            typer.echo(start(method, recipe, resume))
+            typer.echo(start(method, recipe, resume, **more))
         except (ValueError, OSError) as error:
             _fail(str(error))
 
