@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -94,21 +94,15 @@ def finetune_chain(
     only: Annotated[str | None, typer.Option(help="One stage, by the name of its recipe's file.")] = None,
 ) -> None:
     """Run stages one after another, each from the run before."""
-    with extra("finetune"):
-        from finetune.align.chain import run
-
-    try:
-        typer.echo(run(recipe, resume, only))
-    except (ValueError, OSError) as error:
-        fail(str(error))
+    _align(recipe, resume, "chain", only=only)
 
 
-def _align(recipe: Path, resume: bool, method: str) -> None:
+def _align(recipe: Path, resume: bool, method: str, **more: Any) -> None:
     with extra("finetune"):
         from finetune.align.chain import start
 
         try:
-            typer.echo(start(method, recipe, resume))
+            typer.echo(start(method, recipe, resume, **more))
         except (ValueError, OSError) as error:
             fail(str(error))
 
