@@ -122,7 +122,7 @@ def test_a_newer_schema_is_left_alone(settings: Make, monkeypatch: pytest.Monkey
     monkeypatch.setattr(schema, "STEPS", (*STEPS, ("CREATE TABLE more (id TEXT)",)))
     using(settings(), lambda store: store.count(DECISIONS))
     monkeypatch.setattr(schema, "STEPS", STEPS)
-    with pytest.raises(ConfigError, match=rf"has schema {len(STEPS) + 1}, and this version of the gateway knows {len(STEPS)}"):
+    with pytest.raises(ConfigError, match=rf"has schema {len(STEPS) + 1}, .* knows {len(STEPS)} at"):
         using(settings(), lambda store: store.count(DECISIONS))
 
 
