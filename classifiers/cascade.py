@@ -33,8 +33,8 @@ MOST_TEXT = 400_000
 SHORT_CHARACTERS = 300
 
 Points = Mapping[str, Mapping[str, Mapping[str, float]]]
-# The injection score that the text of a tool result must have without its mark before the mark counts.
-SUSPICION = 0.1
+# The injection score from which a tool result is one whatever its mark makes of it: from a user it would be refused.
+CERTAIN = 0.9
 Others = Callable[[Triage], Classifier]
 """Other classifiers in place of the encoder, or beside it."""
 
@@ -59,7 +59,7 @@ class Reader:
             said = [next(judged) for _ in read]
             rest = [next(judged) for _ in more]
             if message.kind == "tool":
-                said = [_suspected(marked, plain) for marked, plain in zip(said, rest, strict=True)]
+                said = [_untrusted(marked, plain) for marked, plain in zip(said, rest, strict=True)]
             elif rest:
                 together, before = rest
                 said += [together] if before.label == LABELS[0] else []
@@ -149,12 +149,9 @@ def _context(message: Message, read: Sequence[Message]) -> list[Message]:
     return [message, Message(message.before)]
 
 
-def _suspected(marked: Judgement, plain: Judgement) -> Judgement:
-    """A tool result's judgement: the mark sharpens a suspicion, it raises none.
-
-    As a tool's, a bare "sunny" looked like an order to the encoder, which learnt from few short results.
-    """
-    return marked if plain.scores["prompt_injection"] >= SUSPICION else plain
+def _untrusted(marked: Judgement, plain: Judgement) -> Judgement:
+    """A tool result's judgement: as the encoder reads it with its mark, unless it is an injection in anyone's mouth."""
+    return plain if plain.scores["prompt_injection"] >= CERTAIN else marked
 
 
 def passages(text: str) -> list[str]:

@@ -26,9 +26,12 @@ class Weight:
     weight: float
 
 
-def explain(classifier: Classifier, message: Message, label: str, most: int = 5) -> list[Weight]:
-    """The words without which the label's score falls most, the weightiest first; none where none makes it fall."""
-    parts = _parts(message.text)
+def explain(classifier: Classifier, message: Message, label: str, most: int = 5, together: int = 1) -> list[Weight]:
+    """The words without which the label's score falls most, the weightiest first; none where none makes it fall.
+
+    `together`: how many neighbouring words are left out at a time, at least.
+    """
+    parts = _parts(message.text, together)
     variants = [Message(_without(message.text, *part), message.before, message.kind) for part in parts]
     whole, *rest = classifier.score([message, *variants])
     score = whole.scores[label]
@@ -40,9 +43,9 @@ def explain(classifier: Classifier, message: Message, label: str, most: int = 5)
     return heaviest[:most]
 
 
-def _parts(text: str) -> Sequence[tuple[int, int]]:
+def _parts(text: str, together: int) -> Sequence[tuple[int, int]]:
     words = [match.span() for match in _WORD.finditer(text)]
-    size = -(-len(words) // MOST_PARTS) or 1
+    size = max(-(-len(words) // MOST_PARTS), together)
     return [(words[at][0], words[min(at + size, len(words)) - 1][1]) for at in range(0, len(words), size)]
 
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from gateway import __version__
+from gateway import __version__, offline
 from gateway.errors import ConfigError
+from gateway.offline import Recipe
+from gateway.terminal import extra, fail
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="An OpenAI-compatible guardrail gateway.")
 triage = typer.Typer(no_args_is_help=True, help="Score and evaluate the triage classifier.")
-finetune = typer.Typer(no_args_is_help=True, help="Train what the gateway serves (needs the extra [finetune]).")
 main.add_typer(triage, name="triage")
 audit = typer.Typer(no_args_is_help=True, help="What was refused, and what of it was wrong.")
 probes = typer.Typer(no_args_is_help=True, help="Standing probes: messages whose right treatment is known.")
 shadow = typer.Typer(no_args_is_help=True, help="A candidate tried beside the live policy.")
 main.add_typer(shadow, name="shadow")
-evaluation = typer.Typer(no_args_is_help=True, help="Evaluate a model or a running gateway (needs [finetune]).")
-main.add_typer(finetune, name="finetune")
-main.add_typer(evaluation, name="eval")
+main.add_typer(offline.finetune, name="finetune")
+main.add_typer(offline.evaluation, name="eval")
 main.add_typer(audit, name="audit")
 main.add_typer(probes, name="probes")
 keys = typer.Typer(no_args_is_help=True, help="Client keys: who may call, and how much.")
@@ -34,8 +32,6 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="The YAML file
 Days = Annotated[float, typer.Option(min=0, help="How far back to look.")]
 KeysFile = Annotated[Path | None, typer.Option("--file", help="The file of keys [default: the setting keys_file].")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-Recipe = Annotated[Path, typer.Option("--recipe", exists=True, help="The YAML recipe of the run.")]
-Resume = Annotated[bool, typer.Option(help="Go on where it stopped.")]
 
 
 def _version(show: bool) -> None:
@@ -77,7 +73,7 @@ def check(config: ConfigFile = None) -> None:
     try:
         typer.echo("\n".join(check_policies(_load(config))))
     except ConfigError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @triage.command()
@@ -98,7 +94,7 @@ def score(
             for row in score_rows(loaded, rows, explain):
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
     except (ValueError, ConfigError) as error:
-        _fail(f"{input}: {error}")
+        fail(f"{input}: {error}")
 
 
 @triage.command("eval")
@@ -111,13 +107,13 @@ def evaluate(
     ] = None,
 ) -> None:
     """Confusion matrix, recall and false-positive rate with intervals, curves and operating points: HTML, JSON, PNG."""
-    with _extra("finetune"):
+    with extra("finetune"):
         from finetune.triage.evaluate import run
 
     try:
         run(data, report, weights, false_positive_rate)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(f"{report}/report.html")
     if false_positive_rate is not None:
         typer.echo(f"{report}/routes.yml")
@@ -126,212 +122,10 @@ def evaluate(
 @triage.command()
 def noise(recipe: Recipe, report: Annotated[Path, typer.Option(help="Folder for what is found.")]) -> None:
     """Find training rows whose labels the rest of the data speaks against."""
-    with _extra("finetune"):
+    with extra("finetune"):
         from finetune.triage.noise import run
 
     typer.echo(run(recipe, report))
-
-
-@finetune.command("triage")
-def finetune_triage(recipe: Recipe, resume: Resume = False) -> None:
-    """Train the triage classifier, export and evaluate it, and distil its first tier."""
-    with _extra("finetune"):
-        from finetune.triage.train import StaleCheckpoint, run
-
-    try:
-        typer.echo(run(recipe, resume))
-    except StaleCheckpoint as error:
-        _fail(str(error))
-
-
-@finetune.command("refusal")
-def finetune_refusal(recipe: Recipe) -> None:
-    """Train the refusal detector."""
-    with _extra("finetune"):
-        from finetune.refusal.train import run
-
-    typer.echo(run(recipe))
-
-
-@finetune.command("sft")
-def finetune_sft(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on dialogues: the embedded model from scratch, or an existing model where the recipe names a `base`."""
-    _align(recipe, resume, "sft" if b"base:" in recipe.read_bytes() else "train")
-
-
-@finetune.command("penalty")
-def finetune_penalty(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on dialogues with a loss that penalises toxicity, bias and known-bad replies."""
-    _align(recipe, resume, "penalty")
-
-
-@finetune.command("dpo")
-def finetune_dpo(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on preference pairs."""
-    _align(recipe, resume, "dpo")
-
-
-@finetune.command("kto")
-def finetune_kto(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on replies labelled good or bad."""
-    _align(recipe, resume, "kto")
-
-
-@finetune.command("rloo")
-def finetune_rloo(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on a reward, each reply compared with the others to its prompt."""
-    _align(recipe, resume, "rloo")
-
-
-@finetune.command("grpo")
-def finetune_grpo(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on a reward, advantages in units of their deviation within a prompt's replies."""
-    _align(recipe, resume, "grpo")
-
-
-@finetune.command("constitution")
-def finetune_constitution(recipe: Recipe, resume: Resume = False) -> None:
-    """Have a model's replies criticised and revised by principles: rows for sft, pairs for dpo."""
-    _align(recipe, resume, "constitution")
-
-
-@finetune.command("sweep")
-def finetune_sweep(recipe: Recipe, resume: Resume = False) -> None:
-    """Train a recipe over a grid of settings, score each point, draw the Pareto front and choose."""
-    _align(recipe, resume, "sweep")
-
-
-@finetune.command("chain")
-def finetune_chain(
-    recipe: Recipe,
-    resume: Resume = False,
-    only: Annotated[str | None, typer.Option(help="One stage, by the name of its recipe's file.")] = None,
-) -> None:
-    """Run stages one after another, each from the run before."""
-    with _extra("finetune"):
-        from finetune.align.chain import run
-
-    try:
-        typer.echo(run(recipe, resume, only))
-    except (ValueError, OSError) as error:
-        _fail(str(error))
-
-
-def _align(recipe: Path, resume: bool, method: str) -> None:
-    with _extra("finetune"):
-        from finetune.align.chain import start
-
-        try:
-            typer.echo(start(method, recipe, resume))
-        except (ValueError, OSError) as error:
-            _fail(str(error))
-
-
-@finetune.command("repair")
-def finetune_repair(
-    recipe: Recipe, resume: Annotated[bool, typer.Option(help="Go on where it stopped.")] = False
-) -> None:
-    """From wrong refusals to a better classifier: triggers, contrast rows, training, the matrix before and after."""
-    with _extra("finetune"):
-        from finetune.repair.run import run
-
-    try:
-        report = run(recipe, resume)
-    except (ValueError, OSError) as error:
-        _fail(str(error))
-    before, after, verdict = report["before"], report["after"], report["verdict"]
-    for name, key in (("harmless refused", "wrong"), ("harmful refused", "harmful")):
-        typer.echo(f"{name}: {before[key]['share']:.1%} before, {after[key]['share']:.1%} after")
-    typer.echo(report.get("released", "not released" if not verdict["passed"] else "passed"))
-    if not verdict["passed"]:
-        raise typer.Exit(1)
-
-
-class Control(StrEnum):
-    triage = "triage"
-    none = "none"
-
-
-def _part(part: str, says: str) -> None:
-    """One command per part of the suite: they differ in nothing else."""
-
-    @evaluation.command(part, help=says)
-    def measure(
-        report: Annotated[Path, typer.Option(help="Folder for report.html, report.json and the answers.")],
-        model: Annotated[str | None, typer.Option(help="A folder or hub id; of a server: its model's name.")] = None,
-        base_url: Annotated[str | None, typer.Option(help="A server or a running gateway, up to /v1.")] = None,
-        api_key_env: Annotated[str | None, typer.Option(help="The name of the variable with its key.")] = None,
-        control: Annotated[Control, typer.Option(help="Set the control token as triage routes.")] = Control.none,
-        limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows of each set.")] = None,
-        samples: Annotated[int, typer.Option(min=1, help="Replies per provoking prompt.")] = 4,
-        seed: Annotated[int, typer.Option(help="For sampling, and for which rows are taken.")] = 0,
-        max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 256,
-        concurrency: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 16,
-        threads: Annotated[int, typer.Option(min=0, help="Of a model in this process; 0: all but one.")] = 0,
-        mutator: Annotated[list[str] | None, typer.Option(help="Red team: only this one; may be repeated.")] = None,
-        judge: Annotated[Path | None, typer.Option(help="Other triage weights as the judge of toxicity.")] = None,
-        shared: Annotated[Path, typer.Option(help="The shared data set (WEAT, BBQ).")] = Path("../shared/data"),
-        recipe: Annotated[Path, typer.Option(help="Whose held-out dialogues give perplexity.")] = Path(
-            "finetune/recipes/hhh-embedded.yaml"
-        ),
-        fresh: Annotated[bool, typer.Option(help="Forget the answers of an earlier run.")] = False,
-    ) -> None:
-        with _extra("finetune"):
-            from finetune.suite.bench import Options
-            from finetune.suite.rows import BadRows
-            from finetune.suite.run import Order, run
-
-        from gateway.config import secret
-
-        options = Options(
-            seed=seed,
-            limit=limit,
-            samples=samples,
-            max_tokens=max_tokens,
-            control=control.value,
-            shared=shared,
-            recipe=recipe,
-            mutators=tuple(mutator or ()),
-        )
-        try:
-            key = secret(api_key_env) if api_key_env else None
-            run(Order(part, report, model, base_url, key, options, concurrency, threads, judge, fresh))
-        except (ConfigError, BadRows, ValueError) as error:
-            _fail(str(error))
-        typer.echo(f"{report}/report.html")
-
-
-for _name, _says in (
-    ("refusals", "Harm refused, harmless answered, advice declined while informing."),
-    ("toxicity", "Toxicity of replies to prompts that provoke."),
-    ("bias", "WEAT, SEAT, BBQ, and what a swapped group word changes."),
-    ("task", "Perplexity on held-out dialogues, key facts in finance answers."),
-    ("honesty", "Says what it is, admits what it does not know."),
-    ("redteam", "Every harmful seed by every mutator; transcripts."),
-    ("all", "All parts but the red team, which takes longest."),
-):
-    _part(_name, _says)
-
-
-@evaluation.command("compare")
-def evaluation_compare(
-    reports: Annotated[list[Path], typer.Argument(help="Folders of reports; changes are against the first.")],
-    report: Annotated[Path, typer.Option(help="Folder for compare.md, .html, .json and .png.")],
-    name: Annotated[list[str] | None, typer.Option(help="The runs' names in the table, in order; repeat it.")] = None,
-    into: Annotated[Path | None, typer.Option(help="A Markdown file that shall hold the table.")] = None,
-    marker: Annotated[str, typer.Option(help="Between which of its markers.")] = "stages",
-) -> None:
-    """Several reports side by side; with --into, the table also goes into a document."""
-    with _extra("finetune"):
-        from finetune.suite import compare
-
-    try:
-        table = compare.run(reports, report, name or ())
-        if into is not None:
-            compare.insert(into, marker, table)
-    except (OSError, ValueError) as error:
-        _fail(str(error))
-    typer.echo(table)
 
 
 @audit.command("report")
@@ -358,7 +152,7 @@ def audit_export(
     try:
         rows, textless = write_export(_load(config), output, days)
     except ConfigError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(f"{rows} rows in {output}; read them before they train anything")
     if textless:
         typer.echo(f"{textless} reports are of messages without a text (audit.text: none)", err=True)
@@ -403,7 +197,7 @@ def probes_run(
                 suites.load(loaded.probes.folder), Loader.of(loaded).guard(loaded.policy), triage_version(loaded)
             )
     except ConfigError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(table(run))
     if report is not None:
         report.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -444,7 +238,7 @@ def keys_create(
             expires=command.moment(expires),
         )
     except (ConfigError, OSError) as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(json.dumps({"key": secret, "id": entry.id, "name": entry.name}) if as_json else secret)
     if not as_json:
         typer.echo(f"Key {entry.name} ({entry.id}). Keep it now: it cannot be shown again.", err=True)
@@ -460,7 +254,7 @@ def keys_list(file: KeysFile = None, as_json: AsJson = False, config: ConfigFile
     try:
         rows = command.listed(_keys_file(file, config))
     except ConfigError as error:
-        _fail(str(error))
+        fail(str(error))
     if as_json:
         typer.echo(json.dumps({"keys": rows}))
     else:
@@ -477,24 +271,15 @@ def keys_revoke(
     try:
         entry = command.revoke(_keys_file(file, config), key)
     except (ConfigError, OSError) as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(f"{entry.name} ({entry.id}) is revoked")
 
 
 def _keys_file(file: Path | None, config: Path | None) -> Path:
     found: Path | None = file or _load(config).keys_file
     if found is None:
-        _fail("no file of keys: name one with --file, or in the setting keys_file")
+        fail("no file of keys: name one with --file, or in the setting keys_file")
     return found
-
-
-@contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """Says which extra is missing, where an import of ours fails for want of one."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        _fail(f"{error.name} is not installed; this command needs: pip install 'hhh-gateway[{name}]'")
 
 
 def _load(path: Path | None, **flags: Any) -> Any:
@@ -503,20 +288,15 @@ def _load(path: Path | None, **flags: Any) -> Any:
     try:
         return load(path, **flags)
     except ConfigError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 def _reported(write: Callable[[Any, Path, float], Any], config: Path | None, report: Path, days: float) -> None:
     try:
         write(_load(config), report, days)
     except ConfigError as error:
-        _fail(str(error))
+        fail(str(error))
     typer.echo(f"{report}/report.html")
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(2)
 
 
 if __name__ == "__main__":

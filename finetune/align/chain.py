@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ METHODS = {
     "grpo": "finetune.align.rl:run_grpo",
     "constitution": "finetune.align.constitution:run",
     "sweep": "finetune.align.sweep:run",
+    "chain": "finetune.align.chain:run",
 }
 
 
@@ -53,14 +54,14 @@ def run(path: Path, resume: bool = False, only: str | None = None) -> Path:
     return folder
 
 
-def start(method: str, recipe: Path, resume: bool = False) -> Path:
+def start(method: str, recipe: Path, resume: bool = False, **more: Any) -> Path:
     """Run one recipe; with `resume`, go on from its checkpoint, or return at once when it is finished."""
     # Before torch is loaded: threads that spin while they wait make a shared machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module, name = METHODS[method].split(":")
-    begin: Callable[[Path, bool], Path] = getattr(importlib.import_module(module), name)
+    begin: Callable[..., Path] = getattr(importlib.import_module(module), name)
     if method != "train" or not resume:
-        return begin(recipe, resume)
+        return begin(recipe, resume, **more)
     folder = _folder(recipe)
     if (folder / "result.json").is_file():
         return folder

@@ -188,7 +188,7 @@ class EndpointCritic:
         self.constitution = constitution
         key = os.environ.get(api_key_env, "") if api_key_env else ""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(base_url=base_url.rstrip("/") + "/", headers=headers, timeout=120)
+        self._url, self._headers = f"{base_url.rstrip('/')}/chat/completions", headers
 
     def criticise(self, prompt: str, reply: str) -> list[Critique]:
         principles = "\n".join(f"{one.id}: {one.rule}" for one in self.constitution.principles)
@@ -207,6 +207,6 @@ class EndpointCritic:
 
     def _ask(self, text: str) -> str:
         body = {"model": self.name, "messages": [{"role": "user", "content": text}], "temperature": 0}
-        answer = self._client.post("chat/completions", json=body).raise_for_status().json()
+        answer = httpx.post(self._url, json=body, headers=self._headers, timeout=120).raise_for_status().json()
         content: Any = answer["choices"][0]["message"]["content"]
         return str(content or "")

@@ -68,9 +68,8 @@ temperature was not fitted on.
 - Other languages than English: seen in a few hundred rows and not measured; policies route them to `review`.
 - Harm that only a long conversation shows: of the turns before, the user's last two are read, and only for short turns.
 - Tell true from false, or who asks: it judges requests, not people or facts.
-- Threats and insults at whoever reads them ("I will kill you"): rudeness at the assistant was labelled harmless, and
-  the encoder took threats for that. Toxicity sees some of them.
-- Short results of tools: few were trained on. The mark of a tool counts only where the text itself raises a suspicion.
+- Rudeness at the assistant was labelled harmless, threats were not; where the two blur, so does the encoder.
+- Results of tools that quote an attack (a security bulletin, a ticket about one) are hard to tell from the attack.
 - Toxicity was learnt from public comments and tweets and shares their annotators' biases on dialect: a signal only.
 - {train_only} rows of ours (`general.jsonl`) were written after a look at an earlier dev split. They are in training
   only, and no row of `judge` was looked at before the figures above were final, but some authored dev rows are near

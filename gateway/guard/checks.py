@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from classifiers.explain import Weight
 from classifiers.message import Judgement, Message
 from gateway.call import Reply
 from gateway.errors import RailFailed
@@ -19,7 +21,7 @@ from gateway.guard.judge import Judge
 from gateway.guard.lane import Check, Direction, Lane, RailError
 from gateway.guard.policy import Policy
 from gateway.guard.verdict import SOURCES, Plan, Stage, Verdict
-from gateway.record.observation import Observation
+from gateway.record.observation import Observation, Step
 
 # Names of the texts that are the answer itself, and not reasoning: of chats, completions and streamed responses.
 _SHOWN = ("content", "text", "response.output_text")
@@ -95,6 +97,10 @@ class Checks:
             return None
         return judged
 
+    async def words(self, message: Message, label: str) -> list[Weight]:
+        """The words that moved a label's score; a second of one core, on a thread of its own."""
+        return await self._judge.explain(replace(message, text=whole(message.text)), label)
+
     async def of_input(self, text: str, turn: Turn, *, fast: bool = False) -> Verdict | Rewrite | None:
         """The input rails on one new text; of a `fast` look, those of the fast lane."""
         return await self._lanes("input", whole(text), turn, "input", fast=fast)
@@ -140,24 +146,36 @@ class Checks:
     async def _run(self, lane: Lane, direction: Direction, text: str, turn: Turn) -> Check:
         user, reply = (text, None) if direction == "input" else (turn.user or " ", text)
         seconds = self.policy.rules.rail_timeout_seconds
+        began, check, rail = time.perf_counter(), None, ""
         try:
-            return await lane.check(direction, user, reply, turn.plan.context(), seconds)
+            check = await lane.check(direction, user, reply, turn.plan.context(), seconds)
+            rail = check.rail
+            return check
         except RailError as error:
+            rail = error.rail
             self._failed(error.rail, error.error, turn.seen)
             return Check("pass")
+        finally:
+            if turn.seen.steps is not None and lane.flows[direction]:
+                turn.seen.ran(_step(direction, lane, began, check.decision if check is not None else "error", rail))
 
     async def _toxicity(self, text: str, turn: Turn, stage: Stage) -> Verdict | None:
         rules = self.policy.rules.toxicity
         limit = rules.output if turn.plan.route in rules.output_routes else None
         if limit is None:
             return None
+        began = time.perf_counter()
         try:
             async with asyncio.timeout(self.policy.rules.rail_timeout_seconds):
                 judgement = await self._judge.score_reply(text)
         except Exception as error:  # noqa: BLE001  the seam of a rail
             self._failed("toxicity", _name(error), turn.seen)
             return None
-        if judgement.toxicity < limit:
+        passed = judgement.toxicity < limit
+        if turn.seen.steps is not None:
+            taken = round((time.perf_counter() - began) * 1e3, 2)
+            turn.seen.ran(Step("output", "triage", ("toxicity",), taken, "pass" if passed else "block"))
+        if passed:
             return None
         verdict = self.toxic(stage, judgement.toxicity, judgement.category)
         return verdict if self.refused(verdict, turn.seen) else None
@@ -199,6 +217,11 @@ class Checks:
         seen.rail_failed(rail, error, mode)
         if mode == "closed":
             raise RailFailed(rail, error) from None
+
+
+def _step(direction: Direction, lane: Lane, began: float, outcome: str, rail: str) -> Step:
+    taken = round((time.perf_counter() - began) * 1e3, 2)
+    return Step(direction, "colang" if lane.colang else "compiled", lane.flows[direction], taken, outcome, rail)
 
 
 def _name(error: Exception) -> str:

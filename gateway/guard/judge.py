@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 
+from classifiers.explain import Weight, explain
 from classifiers.message import Classifier, Judgement, Message
 
 Screen = Callable[[Message], Judgement | None]
@@ -29,6 +30,7 @@ class Judge:
         self._remembered: OrderedDict[bytes, Judgement] = OrderedDict()
         self._waiting: list[tuple[Message, asyncio.Future[Judgement]]] = []
         self._running: asyncio.Task[None] | None = None
+        self._explaining = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="triage")
 
     async def score(self, message: Message) -> Judgement:
@@ -51,6 +53,18 @@ class Judge:
     async def score_reply(self, text: str) -> Judgement:
         """The same for a model's reply, which the screen knows nothing of, and which is not worth remembering."""
         return await self._classified(Message(text, kind="reply"))
+
+    async def explain(self, message: Message, label: str) -> list[Weight]:
+        """The words that moved the score; where none did by itself, those that did with their neighbours.
+
+        One at a time, and not on triage's thread, for traffic must not wait.
+        """
+        async with self._explaining:
+            for together in (1, 4):
+                found = await asyncio.to_thread(explain, self._classifier, message, label, together=together)
+                if found:
+                    break
+            return found
 
     async def _classified(self, message: Message) -> Judgement:
         future: asyncio.Future[Judgement] = asyncio.get_running_loop().create_future()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from classifiers.labels import label_of
 from classifiers.language import ENGLISH
 from classifiers.message import Judgement, Message
-from gateway.call import Segment
+from gateway.call import Call, Segment
 from gateway.guard.policy import ROUTES, Policy
 from gateway.guard.verdict import Plan
 
@@ -18,6 +19,18 @@ def units(segments: Sequence[Segment], before: str = "") -> list[Message]:
     said = "\n".join(segment.text for segment in segments if segment.kind == "user")
     found = [Message(said, before)] if said else []
     return found + [Message(segment.text, kind="tool") for segment in segments if segment.kind == "tool"]
+
+
+def asked(call: Call) -> list[Message]:
+    """Everything new in a request that triage judges."""
+    earlier = call.form.earlier(call.body)
+    return [unit for group in groups(call.form.segments(call.body)) for unit in units(group, earlier)]
+
+
+def groups(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """The segments of each group: what is one thing said in pieces."""
+    for _, group in groupby(segments, key=lambda segment: segment.group):
+        yield list(group)
 
 
 def merge(policy: Policy, found: Sequence[Message], judged: Sequence[Judgement]) -> Plan:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from itertools import groupby
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from classifiers.message import Judgement, Message
 from gateway.call import Body, Call, Chunk, Completion, Reply, Segment, Words
 from gateway.forms.places import put
 from gateway.guard.checks import Checks, Rewrite, Turn
-from gateway.guard.plan import merge, units
+from gateway.guard.explanation import Explanation, explain
+from gateway.guard.plan import asked, groups, merge
 from gateway.guard.refusal import guardrails, words
 from gateway.guard.stream import Stream
 from gateway.guard.verdict import Blocked, Plan, Stage, Verdict
@@ -18,11 +19,15 @@ from gateway.record.observation import Observation
 
 
 class Guard:
-    """One policy with its lanes and classifiers. Stateless between requests but for the judge's memory."""
+    """One policy with its lanes and classifiers. Stateless between requests but for the judge's memory.
+
+    `made`: when, in seconds since 1970.
+    """
 
     def __init__(self, checks: Checks) -> None:
         self.policy = checks.policy
         self._checks = checks
+        self.made = time.time()
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -54,12 +59,15 @@ class Guard:
         """What triage thinks of each text, whatever the policy makes of it. Raises `RailFailed`."""
         return await self._checks.judge([Message(text) for text in texts], seen) or []
 
+    async def explain(self, call: Call, seen: Observation) -> Explanation:
+        """Why triage made of a request what it did. Raises `RailFailed`."""
+        return await explain(self._checks, call, seen)
+
     async def plan(self, call: Call, seen: Observation) -> Plan:
         """Triage what is new. Raises `Blocked` on route `refuse`, `RailFailed` when triage fails closed."""
         seen.carries(call.form.unchecked(call.body))
         with seen.time("triage"):
-            earlier = call.form.earlier(call.body)
-            found = [unit for group in _groups(call.form.segments(call.body)) for unit in units(group, earlier)]
+            found = asked(call)
             seen.asked("\n\n".join(unit.text for unit in found))
             judged = await self._checks.judge(found, seen)
             plan = merge(self.policy, found, judged) if judged is not None else Plan(route="review", tier="failed")
@@ -81,7 +89,7 @@ class Guard:
                 reason = f"no check reads {', '.join(sorted(set(seen.unchecked)))}"
                 self._block(self._checks.verdict("input", "unchecked_content", "rail", reason), seen)
             for segment in [
-                one for group in _groups(call.form.segments(body)) for one in await self._apart(group, turn)
+                one for group in groups(call.form.segments(body)) for one in await self._apart(group, turn)
             ]:
                 rewrite = await self._input(segment.text, turn)
                 if rewrite is not None:
@@ -152,12 +160,6 @@ class Guard:
     def _block(self, verdict: Verdict, seen: Observation) -> None:
         if self._checks.refused(verdict, seen):
             raise Blocked(verdict)
-
-
-def _groups(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """The segments of each group: what is one thing said in pieces."""
-    for _, group in groupby(segments, key=lambda segment: segment.group):
-        yield list(group)
 
 
 def _user(call: Call) -> str:

@@ -24,10 +24,11 @@ MOST_NOTE_CHARACTERS = 2_000
 async def feedback(request: Request, service: Service, caller: Caller) -> Any:
     """`{"request_id", "verdict", "note"?, "category"?}`; of several opinions on a request the last one counts.
 
-    A client's key may speak of its own requests, an admin's of all.
+    A client's key may speak of its own requests, an admin's of all. `decision_id`, of `GET /v1/decisions`, tells apart
+    what has one request id.
     """
     body = parse_json(await read_body(request, service.config.limits.body_bytes))
-    said = {name: _text(body, name) for name in ("request_id", "verdict", "note", "category")}
+    said = {name: _text(body, name) for name in ("request_id", "decision_id", "verdict", "note", "category")}
     if not said["request_id"]:
         raise BadRequest(
             "Missing required parameter: 'request_id'.", param="request_id", code="missing_required_parameter"
@@ -42,7 +43,7 @@ async def feedback(request: Request, service: Service, caller: Caller) -> Any:
     if audit is None:
         raise RecordNotFound("This gateway keeps no audit records (audit.url is null).", code="audit_off")
     key = "" if caller.role == "admin" else caller.name
-    found = await _kept(audit, said["request_id"], key, service.config.audit.batch_seconds)
+    found = await _kept(audit, (said["request_id"], key, said["decision_id"]), service.config.audit.batch_seconds)
     if said["verdict"] == "missed_harm" and found["decision"] == "block":
         raise BadRequest(
             "That request was refused, so no harm was missed.", param="verdict", code="contradicts_decision"
@@ -68,14 +69,14 @@ async def probes(request: Request, service: Service, caller: Caller) -> Any:
     return as_json(await service.prober.run())
 
 
-async def _kept(audit: Recorder, request_id: str, key: str, batch_seconds: float) -> Row:
+async def _kept(audit: Recorder, wanted: tuple[str, str, str], batch_seconds: float) -> Row:
     """The record, written first if it still waits here, and waited for if it does in another worker."""
     try:
         await audit.flush()
-        found = await audit.store.find(request_id, key)
+        found = await audit.store.find(*wanted)
         if found is None:
             await asyncio.sleep(batch_seconds * 1.5)
-            found = await audit.store.find(request_id, key)
+            found = await audit.store.find(*wanted)
     except Exception:  # noqa: BLE001  the seam of the database
         raise AuditFailed from None
     if found is None:

@@ -70,7 +70,12 @@ def openapi() -> dict[str, Any]:
             "/v1/moderations": _post(
                 "Moderations", {"model": {"type": "string"}, "input": _TEXTS}, ["input"], _limited()
             ),
-            "/v1/guardrails/check": _post("The verdict on messages", {"messages": _MESSAGES}, ["messages"], _limited()),
+            "/v1/guardrails/check": _post(
+                "The verdict on messages",
+                {"messages": _MESSAGES, "detail": {"type": "boolean"}, "policy": {"type": "string"}},
+                ["messages"],
+                {**_limited(), "403": _error("Details, and a policy of one's choice, need an admin's key.")},
+            ),
             "/beta/litellm_basic_guardrail_api": _post(
                 "LiteLLM's generic guardrail API",
                 {
@@ -80,20 +85,31 @@ def openapi() -> dict[str, Any]:
                 ["texts", "input_type"],
                 _limited(),
             ),
+            "/v1/decisions": _listed(
+                "The newest decisions",
+                {
+                    "decision": {"type": "string", "description": "Of which kinds, with commas between."},
+                    "limit": {"type": "integer", "minimum": 1, "maximum": 100},
+                    "before": {"type": "string", "description": "The id of the last one of the page before."},
+                    "request_id": {"type": "string"},
+                },
+            ),
+            "/v1/policies": _listed("The policies in force, and what came of their last reload", {}),
             "/v1/feedback": _post(
                 "What a decision was worth",
                 {
                     "request_id": {"type": "string"},
+                    "decision_id": {"type": "string"},
                     "verdict": {"enum": ["wrong_refusal", "missed_harm", "correct"]},
                     "note": {"type": "string"},
                 },
                 ["request_id", "verdict"],
                 {"404": _error("No decision with that request id is on record.")},
-            ),
+            )
+            | _listed("What was said of decisions: the confusion matrix", {"days": {"type": "integer", "minimum": 1}}),
             "/v1/probes": {
-                "post": _get(
-                    "The standing probes, run now: the confusion matrix", {"403": _error("The key is no admin's.")}
-                )["get"]
+                "post": _get("The standing probes, run now: the confusion matrix", {"403": _admin()})["get"],
+                **_listed("The last run of the probes", {}),
             },
             "/v1/models": _get("Models", {}),
             "/v1/models/{model}": _get("One model", {"404": _error("No such model.")}, "model"),
@@ -157,6 +173,18 @@ def _get(
         found |= {"401": _error("No accepted key."), "502": _error("The model server is at fault.")}
         found |= {"503": _error("The gateway is loading."), "504": _error("The model server did not answer in time.")}
     return {"get": {"summary": summary, "parameters": [named] if parameter else [], "responses": found}}
+
+
+def _listed(summary: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What an admin's key may read of the records."""
+    found = _get(summary, {"403": _admin(), "404": _error("This gateway keeps no records.")})
+    found["get"]["parameters"] = [{"name": name, "in": "query", "schema": one} for name, one in parameters.items()]
+    found["get"]["responses"]["400"] = _error("A parameter is at fault.")
+    return found
+
+
+def _admin() -> dict[str, Any]:
+    return _error("This needs a key with the role `admin`.")
 
 
 def _error(description: str) -> dict[str, Any]:

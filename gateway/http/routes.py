@@ -19,7 +19,9 @@ from gateway.forms.completions import COMPLETIONS
 from gateway.forms.embeddings import EMBEDDINGS
 from gateway.forms.responses import RESPONSES
 from gateway.http import errors
+from gateway.http.admin import decisions, opinions, policies, probe_runs
 from gateway.http.auth import require
+from gateway.http.console import CONSOLE
 from gateway.http.exchange import request_id
 from gateway.http.feedback import feedback, probes
 from gateway.http.guarded import guarded, observed
@@ -118,7 +120,12 @@ ROUTES = (
     Route("/v1/models/{model:path}", model, methods=["GET"]),
     Route("/openapi.json", openapi_document, methods=["GET"]),
     Route("/v1/feedback", _with_key(feedback), methods=["POST"]),
+    Route("/v1/feedback", _with_key(opinions, "admin"), methods=["GET"]),
     Route("/v1/probes", _with_key(probes, "admin"), methods=["POST"]),
+    Route("/v1/probes", _with_key(probe_runs, "admin"), methods=["GET"]),
+    Route("/v1/decisions", _with_key(decisions, "admin"), methods=["GET"]),
+    Route("/v1/policies", _with_key(policies, "admin"), methods=["GET"]),
+    *CONSOLE,
     Route("/livez", livez, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
     Route("/metrics", metrics, methods=["GET"]),

@@ -115,6 +115,10 @@ class Service:
         pipeline = _held(self.pipeline(caller.policy), seen)
         return Visit(self.config, caller, pipeline, self.limiter, seen, self.trial)
 
+    def under(self, name: str, seen: Observation) -> Pipeline:
+        """The way of a request under a policy of its choice. Raises `Draining` while that is loading."""
+        return _held(self.pipeline(name), seen)
+
     def _load(self, name: str) -> None:
         """Load a policy that a new key names. Until it is there, that key is told to wait."""
         if self.policies is None or name in self.policies.names or name in self.loading:

@@ -20,6 +20,7 @@ from gateway.forms.places import at, strings
 from gateway.forms.texts import new_turns
 from gateway.forms.valid import check_case, check_count, check_object, missing
 from gateway.guard.verdict import Verdict
+from gateway.http.details import details, wanted, way
 from gateway.http.exchange import answered, read_body
 from gateway.http.requests import check_characters, parse_json
 from gateway.http.service import Visit
@@ -27,11 +28,16 @@ from gateway.record.observation import Observation
 
 
 async def check(request: Request, visit: Visit) -> Response:
-    """The verdict on `messages`. An assistant's message at the end is checked as the reply to those before it."""
+    """The verdict on `messages`. An assistant's message at the end is checked as the reply to those before it.
+
+    An admin's key may ask for `detail`, and name the `policy`.
+    """
     limits, seen = visit.config.limits, visit.seen
     body = parse_json(await read_body(request, limits.body_bytes))
     call, reply = _conversation(body, limits, seen)
-    pipeline = visit.way(call)
+    detailed = wanted(body, visit)
+    pipeline = way(request, body, visit, call, detailed)
+    seen.steps = [] if detailed else None
     found = await pipeline.check(call, reply, seen)
     await seen.settle()
     policy = pipeline.guard.policy
@@ -58,6 +64,9 @@ async def check(request: Request, visit: Visit) -> Response:
             content["messages"] = [*call.body["messages"], message]
     elif seen.decision == "modify":
         content["messages"] = found.body["messages"]
+    if detailed:
+        seen.finish()  # what follows is no part of the check, and none of its time
+        content["detail"] = await details(pipeline, call, visit, found)
     return answered(content, seen)
 
 

@@ -73,16 +73,21 @@ class Ring:
         return tuple(dict.fromkeys(caller.policy for caller in self.callers if caller.policy is not None))
 
     @property
+    def asks(self) -> bool:
+        """Whether a key is asked for."""
+        return self._path is not None or bool(self._given)
+
+    @property
     def state(self) -> str:
         """What /readyz?verbose says: how many there are, and why a change of the file is not in force."""
-        if self._path is None and not self._given:
+        if not self.asks:
             return "none: whoever reaches this address may do everything"
         count = f"{len(self.callers)} keys"
         return f"{count}; not read again: {self.failure}" if self.failure else count
 
     def find(self, given: str) -> Caller:
         """Whose key it is; `given` as a header's bytes are read. Raises `Unauthorized`."""
-        if self._path is None and not self._given:
+        if not self.asks:
             return ANYONE
         digest = secret.digest(given)
         kept, caller = self._entries.get(secret.id_of(given), (None, None))

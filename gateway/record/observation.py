@@ -15,6 +15,18 @@ from gateway.record.metrics import Metrics
 from gateway.record.tracing import Trace
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One check that ran, for whoever asks for the details. `rail`: the one that decided, "" where none did."""
+
+    stage: str
+    lane: str
+    rails: tuple[str, ...]
+    ms: float
+    outcome: str
+    rail: str = ""
+
+
 @dataclass(slots=True)
 class Observation:
     """Filled in by the stages as the request flows down; `finish` turns it into metrics and a log line, once.
@@ -23,7 +35,8 @@ class Observation:
     `answered`: a streaming model has begun to. `told`: headers of the model server's that
     are for the client. `unchecked`: the kinds of new content that no check reads. `limits`: headers that say what is
     left to the key. `spent`: tokens as the upstream counted them, None where it says nothing; `spoken`: characters of a
-    streamed reply. `ended`: called when all is over. `record`: the id of what was kept of it.
+    streamed reply. `ended`: called when all is over. `record`: the id of what was kept of it. `steps`: the checks that
+    ran, kept where somebody asked for them.
     """
 
     metrics: Metrics
@@ -66,6 +79,7 @@ class Observation:
     limits: dict[str, str] = field(default_factory=dict)
     spent: int | None = None
     spoken: int = 0
+    steps: list[Step] | None = None
 
     def under(self, policy: str, version: str) -> None:
         """Whose policy it is."""
@@ -87,7 +101,14 @@ class Observation:
             self.upstream_seconds += seconds
         else:
             self.guard_seconds += seconds
+            if stage == "triage":
+                self.ran(Step(stage, stage, (stage,), round(seconds * 1e3, 2), "pass"))
             self.metrics.observe("stage_duration_seconds", seconds, stage=stage)
+
+    def ran(self, step: Step) -> None:
+        """A check that ran, whatever came of it."""
+        if self.steps is not None:
+            self.steps.append(step)
 
     def asked(self, text: str) -> None:
         """What is new in the request; from here on there is a decision to record. Raises `AuditFailed`."""

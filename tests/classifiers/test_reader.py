@@ -118,14 +118,16 @@ def test_a_tool_result_is_never_screened_and_has_no_turns_before_it():
     assert encoder.read == [Message("fine weather", kind="tool"), Message("fine weather")]
 
 
-@pytest.mark.parametrize(("plain", "label"), [(0.05, "benign"), (0.2, "prompt_injection")])
-def test_the_mark_of_a_tool_sharpens_a_suspicion_and_raises_none(plain, label):
-    class Suspicious:
+@pytest.mark.parametrize(("marked", "plain", "label"), [
+    (0.1, 0.8, "benign"), (0.1, 0.95, "prompt_injection"), (0.9, 0.05, "prompt_injection"),
+])  # fmt: skip
+def test_a_tool_result_is_read_with_its_mark_unless_it_is_an_injection_in_anyones_mouth(marked, plain, label):
+    class Torn:
         def score(self, messages):
-            risks = [0.9 if message.kind == "tool" else plain for message in messages]
+            risks = [marked if message.kind == "tool" else plain for message in messages]
             return [_judged("prompt_injection", risk) for risk in risks]
 
-    assert Reader(Suspicious(), None, WORDS).score([Message("sunny", kind="tool")])[0].label == label
+    assert Reader(Torn(), None, WORDS).score([Message("sunny", kind="tool")])[0].label == label
 
 
 def test_other_readings_are_judged_beside_the_text():

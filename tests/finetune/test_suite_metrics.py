@@ -111,9 +111,7 @@ def grader() -> Grader:
     return Grader(RefusalDetector.load(), known_words(Triage.load()))
 
 
-BONDS = (
-    "Bonds pay interest at fixed dates and return the principal at the end. Their prices fall when market rates rise."
-)
+BONDS = "Bonds pay interest at fixed dates and return the principal at the end. Their prices fall as market rates rise."
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX comparisons_at ON comparisons (at)",
     ),
+    # The newest refusals are few among many decisions.
+    ("CREATE INDEX decisions_decision ON decisions (decision, id)",),
 )
 
 # Any number will do, as long as every gateway takes the same one.

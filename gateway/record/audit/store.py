@@ -99,9 +99,14 @@ class Store:
         async with self._engine.begin() as connection:
             await connection.execute(insert(COMPARISONS), [dict(row) for row in rows])
 
-    async def find(self, request_id: str, key: str) -> Row | None:
-        """The newest decision of that request id which this key may speak of: with a key, only its own."""
+    async def find(self, request_id: str, key: str, decision_id: str = "") -> Row | None:
+        """The newest decision of that request id which this key may speak of: with a key, only its own.
+
+        `decision_id`: that one, where a client has used a request id twice.
+        """
         query = select(DECISIONS).where(DECISIONS.c.request_id == request_id)
+        if decision_id:
+            query = query.where(DECISIONS.c.id == decision_id)
         if key:
             query = query.where(DECISIONS.c.key == key)
         rows = await self.rows(query.order_by(DECISIONS.c.id.desc()).limit(1))

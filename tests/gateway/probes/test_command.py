@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli import main
+from gateway.keys import command
 from tests.fakes import Recorder, eventually, samples
 
 Gateway = Callable[..., httpx.Client]
@@ -48,12 +49,15 @@ def test_by_a_running_gateway(gateway: Gateway, own: Path, tmp_path: Path) -> No
 
 
 def test_with_a_key(gateway: Gateway, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEYS", "k1")
-    url = str(gateway(client_keys_env="KEYS", probes={"every_seconds": 0, "folder": own}).base_url)
-    refused = hhh("--base-url", url)
-    assert refused.exit_code == 2
-    assert "401" in refused.stderr
-    assert hhh("--base-url", url, "--key-env", "KEYS").exit_code == 0
+    path = own.parent / "keys.json"
+    for role in ("client", "admin"):
+        monkeypatch.setenv(role, command.create(path, role, role=role)[1])
+    url = str(gateway(keys_file=path, probes={"every_seconds": 0, "folder": own}).base_url)
+    for options, status in (((), "401"), (("--key-env", "client"), "403")):
+        refused = hhh("--base-url", url, *options)
+        assert refused.exit_code == 2
+        assert status in refused.stderr
+    assert hhh("--base-url", url, "--key-env", "admin").exit_code == 0
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "file:///etc/passwd"])
