@@ -101,7 +101,8 @@ def test_everything_that_was_asked_for_is_there(render: Render) -> None:
     kinds = sorted(kind for kind, _ in objects(render, EVERYTHING))
     assert kinds == [
         "ConfigMap", "ConfigMap", "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "NetworkPolicy",
-        "PodDisruptionBudget", "PrometheusRule", "PrometheusRule", "Service", "ServiceAccount", "ServiceMonitor",
+        "PodDisruptionBudget", "PrometheusRule", "PrometheusRule", "PrometheusRule", "Service", "ServiceAccount",
+        "ServiceMonitor",
     ]  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def test_the_pod_gives_away_nothing(render: Render) -> None:
 def test_alerts_and_dashboards_are_those_of_the_repository(render: Render) -> None:
     made = objects(render, EVERYTHING)
     rules = {file.stem: file for file in (ROOT / "deploy" / "prometheus" / "rules").glob("*.yml")}
-    for name in ("over_refusal", "health"):
+    for name in ("over_refusal", "health", "reload"):
         spec = made["PrometheusRule", f"guard-hhh-gateway-{name.replace('_', '-')}"]["spec"]
         assert spec == yaml.safe_load(rules[name].read_text(encoding="utf-8"))
     boards = made["ConfigMap", "guard-hhh-gateway-dashboards"]["data"]
