@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from finetune.align.recipe import read
-from finetune.hhh.recipe import Part
+from finetune.hhh.recipe import Part, parse
 
 # Imported when a stage runs: TRL takes seconds to import, and a chain of one stage should not need all of it.
 METHODS = {
@@ -43,7 +42,7 @@ class Chain(Part):
 
 def run(path: Path, resume: bool = False, only: str | None = None) -> Path:
     """The folder of the last stage. Raises `RecipeError`; with `only`, runs that one stage (by its recipe's stem)."""
-    chain = read(path, Chain)
+    chain = parse(path, Chain)
     folder = path.parent
     for stage in chain.stages:
         if only is None or stage.recipe.stem == only:

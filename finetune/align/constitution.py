@@ -19,10 +19,10 @@ from rich.progress import track
 
 from classifiers.cascade import Cascade
 from classifiers.refusal import RefusalDetector
-from finetune.align import base, critic, data, generate, recipe, rows, talk
+from finetune.align import base, critic, data, generate, rows, talk
 from finetune.align.critic import Constitution, Critic, Critique
 from finetune.align.recipe import Recipe
-from finetune.hhh.recipe import Part
+from finetune.hhh.recipe import Part, parse
 
 
 class CriticSettings(Part):
@@ -55,7 +55,7 @@ class Question:
 
 def run(path: Path, resume: bool = False) -> Path:
     """Write the rows of a recipe; returns the run's folder. Raises `RecipeError`, `BadRows`, `ValueError`."""
-    chosen = recipe.read(path, Settings)
+    chosen = parse(path, Settings)
     constitution = critic.read(chosen.constitution)
     material = data.read(chosen)
     folder = chosen.folder

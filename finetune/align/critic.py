@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from classifiers.message import Classifier, Message
 from classifiers.refusal import RefusalDetector
 from finetune.align.rows import Dialogue
-from finetune.hhh.recipe import Part, RecipeError
+from finetune.hhh.recipe import Part, RecipeError, parse
 
 TOXIC = 0.5
 NEAR = 0.35
@@ -72,15 +71,7 @@ class Critic(Protocol):
 
 def read(path: Path) -> Constitution:
     """Raises `RecipeError`, which names the file and the key, for a malformed file and for an unknown check."""
-    try:
-        found = Constitution.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RecipeError(f"{path}: {'.'.join(map(str, first['loc']))} - {first['msg']}") from None
+    found = parse(path, Constitution)
     for at, principle in enumerate(found.principles):
         if principle.check is not None and principle.check not in CHECKS:
             raise RecipeError(f"{path}: principles.{at}.check - {principle.check!r} is none of {', '.join(CHECKS)}")

@@ -29,6 +29,7 @@ from finetune.align.data import Material
 from finetune.align.run import Run
 from finetune.align.sft import arguments
 from finetune.align.talk import LayoutTalk, Talk
+from finetune.hhh.recipe import parse
 
 IGNORED = -100
 
@@ -130,7 +131,7 @@ class Collator:
 
 def run(path: Path, resume: bool = False) -> Path:
     """Train by a recipe; returns the run's folder. Raises `RecipeError`, `BadRows`, `ValueError`."""
-    return train(recipe.read(path, recipe.Penalty), resume)
+    return train(parse(path, recipe.Penalty), resume)
 
 
 def train(chosen: recipe.Penalty, resume: bool = False) -> Path:

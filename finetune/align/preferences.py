@@ -17,6 +17,7 @@ from classifiers.refusal import RefusalDetector
 from finetune.align import base, data, recipe, talk
 from finetune.align.rows import Judged
 from finetune.align.run import Run
+from finetune.hhh.recipe import parse
 
 
 class TokenPairs(DPOTrainer):  # type: ignore[misc]
@@ -38,7 +39,7 @@ class TokenReplies(KTOTrainer):  # type: ignore[misc]
 
 def run_dpo(path: Path, resume: bool = False) -> Path:
     """Train by a recipe; returns the run's folder. Raises `RecipeError`, `BadRows`, `ValueError`."""
-    return train_dpo(recipe.read(path, recipe.Dpo), resume)
+    return train_dpo(parse(path, recipe.Dpo), resume)
 
 
 def train_dpo(chosen: recipe.Dpo, resume: bool = False) -> Path:
@@ -70,7 +71,7 @@ def train_dpo(chosen: recipe.Dpo, resume: bool = False) -> Path:
 
 def run_kto(path: Path, resume: bool = False) -> Path:
     """Train by a recipe; returns the run's folder. Raises `RecipeError`, `BadRows`, `ValueError`."""
-    return train_kto(recipe.read(path, recipe.Kto), resume)
+    return train_kto(parse(path, recipe.Kto), resume)
 
 
 def train_kto(chosen: recipe.Kto, resume: bool = False) -> Path:

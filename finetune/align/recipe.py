@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from finetune.hhh.recipe import NAME, Part, RecipeError
+from finetune.hhh.recipe import NAME, Part
 
 
 class Data(Part):
@@ -146,20 +145,3 @@ class Rl(Recipe):
     helpfulness: float = Field(1.0, ge=0)
     lagrangian: Lagrangian | None = Field(None, description="Learns the weight of toxicity in place of `toxicity`.")
     classifier: Toxicity = Toxicity()
-
-
-AnyRecipe = TypeVar("AnyRecipe", bound=Part)
-
-
-def read(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
-    """The recipe in `path`; raises `RecipeError`, which names the file and the key."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return kind.model_validate(value)
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RecipeError(f"{path}: {'.'.join(map(str, first['loc'])) or 'recipe'} - {first['msg']}") from None

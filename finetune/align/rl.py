@@ -23,6 +23,7 @@ from finetune.align import base, data, recipe, reward, talk, toxic
 from finetune.align.data import MISROUTED, Material
 from finetune.align.run import METRICS, Run
 from finetune.align.talk import Talk
+from finetune.hhh.recipe import parse
 
 TOXICITY = 0  # its place among the reward functions
 MULTIPLIER = "lagrangian/multiplier"
@@ -87,12 +88,12 @@ def step(value: float, cost: float, settings: recipe.Lagrangian) -> float:
 
 def run_rloo(path: Path, resume: bool = False) -> Path:
     """Train by a recipe; returns the run's folder. Raises `RecipeError`, `BadRows`, `ValueError`."""
-    return train(recipe.read(path, recipe.Rl), "rloo", resume)
+    return train(parse(path, recipe.Rl), "rloo", resume)
 
 
 def run_grpo(path: Path, resume: bool = False) -> Path:
     """Train by a recipe; returns the run's folder. Raises `RecipeError`, `BadRows`, `ValueError`."""
-    return train(recipe.read(path, recipe.Rl), "grpo", resume)
+    return train(parse(path, recipe.Rl), "grpo", resume)
 
 
 def train(chosen: recipe.Rl, method: str, resume: bool = False) -> Path:

@@ -13,11 +13,12 @@ from trl import SFTConfig, SFTTrainer
 
 from finetune.align import base, data, recipe, talk
 from finetune.align.run import Run
+from finetune.hhh.recipe import parse
 
 
 def run(path: Path, resume: bool = False) -> Path:
     """Train by a recipe; returns the run's folder. Raises `RecipeError`, `BadRows`, `ValueError`."""
-    return train(recipe.read(path, recipe.Sft), resume)
+    return train(parse(path, recipe.Sft), resume)
 
 
 def train(chosen: recipe.Sft, resume: bool = False) -> Path:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from finetune.align import data, recipe, score
 from finetune.align.chain import METHODS
-from finetune.hhh.recipe import NAME, Part
+from finetune.hhh.recipe import NAME, Part, parse
 
 OBJECTIVES = ("task", "harm", "over_refusal")
 KINDS: Mapping[str, type[recipe.Recipe]] = {
@@ -45,7 +45,7 @@ class Sweep(Part):
 
 def run(path: Path, resume: bool = False) -> Path:
     """Train and score all points; returns the sweep's folder. Raises `RecipeError` and what the method raises."""
-    chosen = recipe.read(path, Sweep)
+    chosen = parse(path, Sweep)
     folder = chosen.runs / chosen.name
     folder.mkdir(parents=True, exist_ok=True)
     points = [_point(chosen, number, settings, folder, resume) for number, settings in enumerate(grid(chosen.grid))]
@@ -141,7 +141,7 @@ def _point(chosen: Sweep, number: int, settings: dict[str, Any], folder: Path, r
         known: Point = json.loads(kept.read_text(encoding="utf-8"))
         if known["settings"] == settings:
             return known
-    parsed = recipe.read(path, KINDS[chosen.method])
+    parsed = parse(path, KINDS[chosen.method])
     module, begin = METHODS[chosen.method].split(":")
     made = getattr(importlib.import_module(module), begin)(path, resume)
     seed, limit = parsed.training.seed, parsed.training.max_tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -77,11 +78,13 @@ class Recipe(Part):
     training: Training = Training()
 
 
-def read(path: Path) -> Recipe:
-    """The recipe in `path`; raises `RecipeError`."""
+AnyPart = TypeVar("AnyPart", bound=Part)
+
+
+def parse(path: Path, kind: type[AnyPart]) -> AnyPart:
+    """What `path` says, as `kind`; raises `RecipeError`, which names the file and the key."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return Recipe.model_validate(value)
+        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from None
     except yaml.YAMLError as error:
@@ -89,3 +92,8 @@ def read(path: Path) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         raise RecipeError(f"{path}: {'.'.join(map(str, first['loc'])) or 'recipe'} - {first['msg']}") from None
+
+
+def read(path: Path) -> Recipe:
+    """The recipe in `path`; raises `RecipeError`."""
+    return parse(path, Recipe)

@@ -10,7 +10,7 @@ import yaml
 
 from finetune.align import data, embedded, provoking, recipe
 from finetune.hhh import batches, corpus, export, tokenizer
-from finetune.hhh.recipe import Data
+from finetune.hhh.recipe import Data, parse
 from gateway.upstream.layout import Layout
 from tests.finetune.align import tiny
 from tests.finetune.align.test_methods import command
@@ -82,9 +82,9 @@ def test_derived_pairs_teach_both_ways(tmp_path: Path) -> None:
 def test_the_shipped_recipes_are_right() -> None:
     kinds: dict[str, type[Any]] = {"penalty": recipe.Penalty, "dpo": recipe.Dpo, "kto": recipe.Kto, "rloo": recipe.Rl}
     for name, kind in (*kinds.items(), ("grpo", recipe.Rl)):
-        assert recipe.read(Path(f"finetune/recipes/embedded/{name}.yaml"), kind).name == f"embedded/{name}"
+        assert parse(Path(f"finetune/recipes/embedded/{name}.yaml"), kind).name == f"embedded/{name}"
     for path in Path("finetune/recipes/hub").glob("*.yaml"):
-        assert recipe.read(path, recipe.Sft).name == f"hub/{path.stem}"
+        assert parse(path, recipe.Sft).name == f"hub/{path.stem}"
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_the_chain_of_the_embedded_model(tmp_path: Path, shared: Path) -> None:
     held = embedded.unseen(folder)
     chosen = Data.model_validate({**rows, "helpers": ()})
     assert held == {(one.row, one.question) for one in corpus.read(chosen, 7).dev_rows}
-    read = data.read(recipe.read(third, recipe.Dpo))
+    read = data.read(parse(third, recipe.Dpo))
     assert held
     assert {(row.id, row.prompt[0]["content"]) for row in read.dev.dialogues} == held
     out = export.export(folder, tmp_path / "served")
