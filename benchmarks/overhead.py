@@ -126,10 +126,9 @@ def unguarded(upstream: str) -> Any:
     app = guarded(upstream)
     inner = app.router.lifespan_context
 
-    class NoGuard:
-        def __init__(self, policy: Any) -> None:
-            self.policy = policy
+    from gateway.guard.rails import Guard
 
+    class NoGuard(Guard):
         async def plan(self, chat: Any, seen: Any) -> Any:
             return None
 
@@ -145,7 +144,7 @@ def unguarded(upstream: str) -> Any:
     async def lifespan(app: Any) -> Any:
         async with inner(app):
             policies = app.state.service.policies
-            policies.swap({policies.default: NoGuard(policies.get().policy)})
+            policies.swap({policies.default: NoGuard(policies.get()._checks)})
             yield
 
     app.router.lifespan_context = lifespan
