@@ -45,46 +45,24 @@ def finetune_sft(recipe: Recipe, resume: Resume = False) -> None:
     _align(recipe, resume, "sft" if b"base:" in recipe.read_bytes() else "train")
 
 
-@finetune.command("penalty")
-def finetune_penalty(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on dialogues with a loss that penalises toxicity, bias and known-bad replies."""
-    _align(recipe, resume, "penalty")
+def _method(name: str, says: str) -> None:
+    """One command per method that a recipe alone describes: they differ in nothing else."""
+
+    @finetune.command(name, help=says)
+    def train(recipe: Recipe, resume: Resume = False) -> None:
+        _align(recipe, resume, name)
 
 
-@finetune.command("dpo")
-def finetune_dpo(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on preference pairs."""
-    _align(recipe, resume, "dpo")
-
-
-@finetune.command("kto")
-def finetune_kto(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on replies labelled good or bad."""
-    _align(recipe, resume, "kto")
-
-
-@finetune.command("rloo")
-def finetune_rloo(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on a reward, each reply compared with the others to its prompt."""
-    _align(recipe, resume, "rloo")
-
-
-@finetune.command("grpo")
-def finetune_grpo(recipe: Recipe, resume: Resume = False) -> None:
-    """Train on a reward, advantages in units of their deviation within a prompt's replies."""
-    _align(recipe, resume, "grpo")
-
-
-@finetune.command("constitution")
-def finetune_constitution(recipe: Recipe, resume: Resume = False) -> None:
-    """Have a model's replies criticised and revised by principles: rows for sft, pairs for dpo."""
-    _align(recipe, resume, "constitution")
-
-
-@finetune.command("sweep")
-def finetune_sweep(recipe: Recipe, resume: Resume = False) -> None:
-    """Train a recipe over a grid of settings, score each point, draw the Pareto front and choose."""
-    _align(recipe, resume, "sweep")
+for _name, _says in (
+    ("penalty", "Train on dialogues with a loss that penalises toxicity, bias and known-bad replies."),
+    ("dpo", "Train on preference pairs."),
+    ("kto", "Train on replies labelled good or bad."),
+    ("rloo", "Train on a reward, each reply compared with the others to its prompt."),
+    ("grpo", "Train on a reward, advantages in units of their deviation within a prompt's replies."),
+    ("constitution", "Have a model's replies criticised and revised by principles: rows for sft, pairs for dpo."),
+    ("sweep", "Train a recipe over a grid of settings, score each point, draw the Pareto front and choose."),
+):
+    _method(_name, _says)
 
 
 @finetune.command("chain")

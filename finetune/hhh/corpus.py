@@ -5,7 +5,6 @@ Reads files and splits them. It does not tokenize, and it copies nothing of the 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from finetune.align import provoking, rows
 from finetune.align.provoking import Exchange
 from finetune.align.rows import digest
 from finetune.hhh.recipe import Data
+from finetune.triage.data import read_jsonl
 
 LICENCES = {
     "authored": "Apache-2.0 (written for this repository)",
@@ -125,13 +125,6 @@ def read(recipe: Data, seed: int) -> Corpus:
     return corpus
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, line
-
-
 def _dialogue(row: rows.Dialogue, ask: int) -> Dialogue:
     """A row's turns. System messages are left out: batches bring their own."""
     turns = tuple(message["content"] for message in row.messages if message["role"] != "system")
@@ -160,8 +153,7 @@ def _guidance(policies: Path) -> list[str]:
 
 def _benign(path: Path, most: int, seed: int) -> list[str]:
     texts = []
-    for _, line in _lines(path):
-        row = json.loads(line)
+    for row in read_jsonl(path):
         if row.get("label") == "safe" and row.get("triage", "benign") == "benign" and len(row["text"]) <= 1_200:
             texts.append(" ".join(row["text"].split()))
     texts = list(dict.fromkeys(texts))

@@ -59,7 +59,7 @@ def guarded(form: Form) -> Endpoint:
     """The endpoint of an API: every request to it goes through the pipeline."""
 
     async def answer(request: Request, visit: Visit) -> Response:
-        limits, pipeline, seen = visit.config.limits, visit.pipeline, visit.seen
+        limits, seen = visit.config.limits, visit.seen
         raw = await read_body(request, limits.body_bytes)
         on_block = request.headers.get("x-guardrail-on-block") or visit.on_block
         call = parse(form, raw, limits, seen.request_id, on_block)
