@@ -161,7 +161,7 @@ class Recorder:
                 self.sent_chunks = number + 1
                 if self.chunk_seconds:
                     await asyncio.wait([watcher], timeout=self.chunk_seconds)
-                if self.gone.is_set():
+                if watcher.done():  # this request's client; `gone` may yet be set by the one before
                     return
             await send({"type": "http.response.body", "body": self.end(), "more_body": False})
         finally:
