@@ -128,7 +128,7 @@ def _part(part: str, says: str) -> None:
         judge: Annotated[Path | None, typer.Option(help="Other triage weights as the judge of toxicity.")] = None,
         shared: Annotated[Path, typer.Option(help="The shared data set (WEAT, BBQ).")] = Path("../shared/data"),
         recipe: Annotated[Path, typer.Option(help="Whose held-out dialogues give perplexity.")] = Path(
-            "finetune/recipes/hhh-embedded.yaml"
+            "finetune/recipes/embedded/sft.yaml"
         ),
         fresh: Annotated[bool, typer.Option(help="Forget the answers of an earlier run.")] = False,
     ) -> None:

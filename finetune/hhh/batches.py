@@ -14,7 +14,7 @@ import torch
 
 from finetune.align.provoking import Exchange
 from finetune.hhh import augment
-from finetune.hhh.corpus import Corpus, Dialogue
+from finetune.hhh.corpus import Corpus, Decision, Dialogue
 from gateway.upstream.layout import ASSISTANT, BOS, CONTROLS, END, PAD, Layout
 
 IGNORED = -100
@@ -46,8 +46,8 @@ class Batch:
     weights: torch.Tensor
 
 
-def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int) -> Example:
-    """A dialogue as it stands, cut at `context` tokens."""
+def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int, decided: bool = False) -> Example:
+    """A dialogue as it stands, cut at `context` tokens. `decided`: the last control token is learned too."""
     ids, learned = [layout.ids[BOS]], [False]
 
     def add(tokens: list[int], learn: bool) -> None:
@@ -60,7 +60,8 @@ def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int
     for i, text in enumerate(dialogue.turns):
         if i % 2:
             control = dialogue.control if i == last else "comply"
-            add([layout.ids[ASSISTANT], layout.ids[CONTROLS[control]]], False)
+            add([layout.ids[ASSISTANT]], False)
+            add([layout.ids[CONTROLS[control]]], decided and i == last)
             add([*layout.text(text), layout.ids[END]], True)
         else:
             add(layout.turn("user", text), False)
@@ -77,18 +78,21 @@ def dialogues(
 ) -> list[Example]:
     """Every row once, its questions changed a little, a share of the answers cut short."""
     examples = []
+    controls = {layout.ids[token] for token in CONTROLS.values()}
     openers = [row for row in rows if row.control == "comply" and len(row.turns) == 2 and len(row.answer) < SMALL_TALK]
     for row in rows:
         before = draw.choice(openers).turns if openers and draw.random() < CONTINUED else ()
         turns = tuple(text if i % 2 else augment.question(text, draw) for i, text in enumerate((*before, *row.turns)))
-        control = "comply" if draw.random() < MISROUTED else row.control
+        misrouted = row.control != "comply" and draw.random() < MISROUTED
+        control = "comply" if misrouted else row.control
         changed = Dialogue(row.row, control, row.category, turns, row.ask)
-        example = encode(layout, changed, system=augment.system(control, draw, guidance), context=context)
+        system = augment.system(control, draw, guidance)
+        example = encode(layout, changed, system=system, context=context, decided=not misrouted)
         short = draw.random() < shortened
         if short:
             example = _shorten(example, draw)
         if draw.random() < (HIDDEN if short else HIDDEN_WHOLE):
-            example = _hide(example, draw)
+            example = _hide(example, draw, controls)
         examples.append(example)
     return examples
 
@@ -102,11 +106,22 @@ def _shorten(example: Example, draw: random.Random) -> Example:
     return Example(example.ids[:end], example.learned[:end])
 
 
-def _hide(example: Example, draw: random.Random) -> Example:
-    """Up to half of what is learned is hidden from what follows it."""
+def _hide(example: Example, draw: random.Random, shown: set[int]) -> Example:
+    """Up to half of what is learned is hidden from what follows it, but for the ids in `shown`."""
     share = draw.uniform(0, 0.5)
-    hidden = tuple(i for i, learned in enumerate(example.learned) if learned and draw.random() < share)
+    learned = [i for i, learn in enumerate(example.learned) if learn and example.ids[i] not in shown]
+    hidden = tuple(i for i in learned if draw.random() < share)
     return Example(example.ids, example.learned, hidden)
+
+
+def decisions(layout: Layout, rows: Iterable[Decision], draw: random.Random, context: int) -> list[Example]:
+    """Messages of which only the control token is learned."""
+    examples = []
+    for row in rows:
+        said = layout.turn("user", augment.question(row.text, draw))[: context - 3]
+        ids = [layout.ids[BOS], *said, *layout.opening(row.control)]
+        examples.append(Example(ids, [False] * (len(ids) - 1) + [True]))
+    return examples
 
 
 def plain(layout: Layout, texts: Iterable[str], context: int) -> list[Example]:
@@ -168,12 +183,22 @@ class Epochs:
     """The batches of each epoch of each phase, built when asked for."""
 
     def __init__(
-        self, layout: Layout, corpus: Corpus, *, seed: int, batch_tokens: int, context: int, opening: float = 1.0
+        self,
+        layout: Layout,
+        corpus: Corpus,
+        *,
+        seed: int,
+        batch_tokens: int,
+        context: int,
+        opening: float = 1.0,
+        decided: float = 0.0,
     ) -> None:
         self.layout = layout
         self.train = corpus.train
         self.helpers = [*corpus.helpers, *corpus.toxic]
         self.exchanges = corpus.exchanges
+        self.decisions = corpus.decisions
+        self.decided = decided
         self.guidance = corpus.guidance
         self.seed = seed
         self.opening = opening
@@ -188,6 +213,8 @@ class Epochs:
             examples += exchanged(self.layout, self.exchanges, draw, self.context)
         else:
             examples = dialogues(self.layout, self.train, draw, self.context, self.guidance, shortened)
+            some = draw.sample(self.decisions, round(self.decided * len(self.decisions)))
+            examples += decisions(self.layout, some, draw, self.context)
         return group(examples, self.batch_tokens, draw)
 
     def collate(self, examples: list[Example]) -> Batch:

@@ -14,15 +14,14 @@ TEXT = """\
 # hhh-embedded
 
 The model that hhh-gateway carries inside itself, so that `hhh serve` answers with no network, no GPU and no other
-server. {millions:.2f} million parameters, trained from scratch on a CPU in {minutes:.0f} minutes. It is a
+server. {millions:.2f} million parameters, trained on a CPU in {minutes:.0f} minutes{start}. It is a
 **demonstration**: it shows the gateway at work and answers simple finance questions it was taught. Point `upstream`
 at a real model for production.
 
 ## What it is for
 Trying the gateway, its tests and its demos, in English. General questions about money in plain words, small talk, and
 the three manners that the policy's route asks for by a control token: `<|comply|>` answer, `<|advise|>` inform without
-recommending, `<|refuse|>` decline politely. The route is triage's decision, not the model's: by itself it cannot tell
-what to refuse.
+recommending, `<|refuse|>` decline politely. The route is triage's decision. {decides}
 
 ## Limits
 - It knows the answers it was taught ({rows:,} written dialogues) and little else. A question outside them often gets
@@ -31,7 +30,7 @@ what to refuse.
   the words shared with the written answer); for held-out topics in {unknown:.0%} of {unknown_rows}.
 - {context} tokens of context, short answers. Sums only where they are small. It calls no tools, writes no code, and
   does not follow system messages.
-- English only, from one small group of authors. No evaluation of bias was made on it.
+- English only, from one small group of authors.
 
 ## Architecture
 Llama: {layers} layers, hidden size {hidden}, {heads} heads, feed-forward {feedforward}, tied embeddings, byte-level BPE
@@ -42,7 +41,7 @@ tokens in a user's text are text.
 | | |
 |---|---|
 | steps, tokens seen | {steps:,}, {tokens:,} (of them {learned:,} with a loss) |
-| schedule | {pretrain:.0%} plain text, then dialogues with the loss on the assistant's tokens only; until the \
+| schedule | {plain}dialogues with the loss on the assistant's tokens only; until the \
 last {whole:.0%} most are cut soon after the answer's beginning, and in half of those some of it is hidden, so that \
 the question has to be read |
 | optimizer | AdamW, peak rate {rate}, cosine, bf16 autocast, batches of {batch:,} tokens |
@@ -58,10 +57,15 @@ even where the model by itself would have begun another answer |
 
 Held out: {dev_rows_count} dialogues of rows that were not trained on, {dev_asks_count} phrasings of rows that were.
 The exchanged frames of questions can by chance produce a held-out phrasing.
-The last files of the list gave unlabelled questions for the plain-text phase only. The shared set's attribution
-file names their authors: banking77 (Casanueva et al. 2020), clinc150 (Larson et al. 2019), hwu64 (Liu et al. 2019),
-gsm8k (OpenAI), TAT-QA (Zhu et al. 2021), self-instruct seeds (Wang et al.), MT-bench and Vicuna questions (LMSYS);
-texts were cut, shuffled and deduplicated.
+Files of the shared set gave unlabelled texts; its attribution file names their authors: banking77 (Casanueva et al.
+2020), clinc150 (Larson et al. 2019), hwu64 (Liu et al. 2019), gsm8k (OpenAI), TAT-QA (Zhu et al. 2021), self-instruct
+seeds (Wang et al.), MT-bench and Vicuna questions (LMSYS); texts were cut, shuffled and deduplicated.
+
+## Evaluation
+The suite of `docs/evaluation.md`, which says what each figure means; written here by `hhh eval compare`.
+
+<!-- hhh eval: stages -->
+<!-- end hhh eval -->
 
 ## The 8-bit file against PyTorch in fp32
 {prompts} prompts: largest difference of a logit {largest_logit_difference} (their standard deviation is
@@ -88,6 +92,8 @@ def write(
         stages=_stages(result.get("stages", ())),
         millions=config["parameters"] / 1e6,
         minutes=result["seconds"] / 60,
+        start=_start(recipe),
+        decides=_decides(checks),
         rows=manifest["rows_in_training"],
         recalled=recall["dev_asks"]["recalled"] or 0,
         recalled_rows=recall["dev_asks"]["rows"],
@@ -103,7 +109,7 @@ def write(
         steps=result["step"],
         tokens=result["tokens"],
         learned=result["learned"],
-        pretrain=training["pretrain_share"],
+        plain=f"{training['pretrain_share']:.0%} plain text, then " if training["pretrain_share"] else "",
         whole=training["whole_share"],
         rate=training["learning_rate"],
         batch=training["batch_tokens"],
@@ -116,6 +122,30 @@ def write(
         dev_rows_count=manifest["dialogues"]["dev_rows"],
         dev_asks_count=manifest["dialogues"]["dev_asks"],
         replies="\n".join(f"- `{control}` **{question}** {reply}" for control, question, reply in replies),
+    )
+
+
+def _start(recipe: dict[str, Any]) -> str:
+    if not recipe.get("start"):
+        return " from scratch"
+    name = Path(recipe["start"]).name
+    return f" from `{name}`, a base of ours that had been trained from scratch and spoiled on purpose"
+
+
+def _decides(checks: dict[str, Any]) -> str:
+    """How the model chooses a token by itself."""
+    if "auto" not in checks:
+        return "By itself it cannot tell what to refuse."
+    limits, found = checks["auto"], checks["decisions"]
+    counts = "; ".join(
+        f"of {sum(row.values())} that are right with `{right}`: "
+        + ", ".join(f"{row[name]} `{name}`" for name in row if row[name])
+        for right, row in found.items()
+    )
+    return (
+        "What triage lets pass, the model may still doubt: with no token given it chooses one itself, `refuse` from a "
+        f"probability of {limits['refuse']:.2f}, `advise` from {limits['advise']:.2f}. On held-out triage rows, on "
+        f"which these thresholds were chosen: {counts}."
     )
 
 

@@ -1,4 +1,4 @@
-"""python -m finetune.hhh.train --recipe finetune/recipes/hhh-embedded.yaml [--resume]
+"""python -m finetune.hhh.train --recipe finetune/recipes/embedded/sft.yaml [--resume]
 
 Trains the embedded model: a short phase of plain language modelling, then dialogues with the loss on the assistant's
 tokens only. A plain PyTorch loop and not a Trainer, because the schedule must end with a wall-clock budget, and a
@@ -93,6 +93,7 @@ class Run:
             batch_tokens=self.settings.batch_tokens,
             context=chosen.model.context,
             opening=self.settings.opening_weight,
+            decided=self.settings.decisions,
         )
 
     def train(self) -> Path:
@@ -229,7 +230,7 @@ def run(recipe_path: Path, resume: bool = False) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded HHH model.")
-    parser.add_argument("--recipe", type=Path, default=Path("finetune/recipes/hhh-embedded.yaml"))
+    parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     options = parser.parse_args()
     print(run(options.recipe, options.resume))

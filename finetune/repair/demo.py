@@ -35,9 +35,11 @@ FRIGHTENING = (
     "strike", "suicide", "terror", "terrorist", "threat", "threaten", "toxic", "torture", "trap", "trick",
     "victim", "violent", "virus", "war", "weapon",
 )  # fmt: skip
-# What the over-refuser learns from, what it then judges as traffic, and what the repair may draw on.
-TAUGHT = ("alarm", "contrast", "everyday", "general", "inject", "plain", "twins")
-TRAFFIC = ("context", "sense", "sober")
+# What the over-refuser learns from, what it then judges as traffic, and by whose rows operating points are chosen; all
+# else is what the repair may draw on.
+TAUGHT = ("contrast", "daily", "everyday", "general", "inject", "plain", "twins")
+TRAFFIC = ("alarm", "context", "sense", "sober", "street")
+CALIBRATED = ("blunt", "groups", "menace", "voices")
 MEASURED = ("dev/judge", "suite/harmful", "suite/harmless")
 
 # Of a repair where the labels of what was taught are the fault.
@@ -50,6 +52,7 @@ SETTINGS: dict[str, Any] = {
         "distrust": True,
         "rehearse": 4000,
         "training": {"epochs": 3, "learning_rate": 2.0e-4, "checkpoint_steps": 50},
+        "margin": 0.0,
     },
 }
 
@@ -94,6 +97,7 @@ def over_refuser(folder: Path, layers: int) -> Path:
             "authored": [str(overruled(AUTHORED / "triage" / f"{name}.jsonl", folder / "taught")) for name in TAUGHT],
             "authored_repeat": 1,
             "held_out_share": 0.2,
+            "dev_only": [str(AUTHORED / "triage" / f"{name}.jsonl") for name in CALIBRATED],
         },
         "model": {"base": str(cut(folder / "base", layers)), "max_tokens": 64},
         "training": {"seed": 13, "epochs": 2, "batch_size": 32, "learning_rate": 2.0e-4, "average": 0.99},

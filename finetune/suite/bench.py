@@ -34,7 +34,7 @@ class Options:
     bbq_rows: int = 200
     control: Literal["triage", "none"] = "none"
     shared: Path = Path("../shared/data")
-    recipe: Path = Path("finetune/recipes/hhh-embedded.yaml")
+    recipe: Path = Path("finetune/recipes/embedded/sft.yaml")
     mutators: tuple[str, ...] = ()
 
 
