@@ -95,11 +95,11 @@ class Batch:
         asked = generation.job.sampling.max_tokens
         room = max(1, min(asked or ANSWER_TOKENS, ANSWER_TOKENS, self.context // 2))
         control = generation.job.control
-        undecided = control == "auto" and bool(self.auto)
+        if control == "auto" and not self.auto:
+            control = "comply"
+        own = control == "auto"  # the model's own token is still to come, and takes a place
         try:
-            limit = self.context - room - undecided
-            asked_for = control if undecided or control != "auto" else "comply"
-            prompt = self.layout.prompt(generation.job.messages, asked_for, limit)
+            prompt = self.layout.prompt(generation.job.messages, control, self.context - room - own)
         except PromptTooLong as error:
             raise BadRequest(
                 f"This model's context is {self.context} tokens. The last message, with the system message, takes "
@@ -107,7 +107,7 @@ class Batch:
                 param="messages",
                 code="context_length_exceeded",
             ) from None
-        most = min(asked or self.context, self.context - len(prompt) - undecided)
+        most = min(asked or self.context, self.context - len(prompt) - own)
         generation.open(prompt, most, self.ends, self._decode, self.temperature)
 
     def admit(self, generations: list[Generation]) -> None:
