@@ -42,7 +42,7 @@ def finetune_refusal(recipe: Recipe) -> None:
 @finetune.command("sft")
 def finetune_sft(recipe: Recipe, resume: Resume = False) -> None:
     """Train on dialogues: the embedded model from scratch, or an existing model where the recipe names a `base`."""
-    _align(recipe, resume, "sft" if b"base:" in recipe.read_bytes() else "train")
+    _align(recipe, resume, _sft(recipe))
 
 
 def _method(name: str, says: str) -> None:
@@ -75,6 +75,23 @@ def finetune_chain(
     _align(recipe, resume, "chain", only=only)
 
 
+@finetune.command("ray")
+def finetune_ray(
+    recipe: Recipe,
+    method: Annotated[str, typer.Option(help="sft, penalty, dpo, kto, rloo or grpo.")],
+    scale: Annotated[Path, typer.Option(exists=True, help="A YAML file of workers, finetune/recipes/ray/cpu2.yaml.")],
+    resume: Resume = False,
+) -> None:
+    """Run a method's recipe on the workers of Ray Train (needs the extra ray)."""
+    with extra("ray"):
+        from finetune.align.ray_train import run
+
+        try:
+            typer.echo(run(_sft(recipe) if method == "sft" else method, recipe, scale, resume))
+        except (ValueError, OSError) as error:
+            fail(str(error))
+
+
 @finetune.command("repair")
 def finetune_repair(recipe: Recipe, resume: Resume = False) -> None:
     """From wrong refusals to a better classifier: triggers, contrast rows, training, the matrix before and after."""
@@ -91,6 +108,10 @@ def finetune_repair(recipe: Recipe, resume: Resume = False) -> None:
     typer.echo(report.get("released", "passed" if verdict["passed"] else "not released"))
     if not verdict["passed"]:
         raise typer.Exit(1)
+
+
+def _sft(recipe: Path) -> str:
+    return "sft" if b"base:" in recipe.read_bytes() else "train"
 
 
 def _align(recipe: Path, resume: bool, method: str, **more: Any) -> None:

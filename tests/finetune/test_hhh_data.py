@@ -284,5 +284,6 @@ def test_a_wrong_recipe_names_the_key(tmp_path: Path, text: str, said: str) -> N
         recipe.read(path)
 
 
-def test_the_shipped_recipe_is_right() -> None:
-    assert recipe.read(Path("finetune/recipes/embedded/sft.yaml")).name == "embedded/sft"
+@pytest.mark.parametrize("name", ["hhh-embedded", "embedded/base", "embedded/sft"])
+def test_the_shipped_recipes_are_right(name: str) -> None:
+    assert recipe.read(Path(f"finetune/recipes/{name}.yaml")).name == name
