@@ -11,13 +11,12 @@ from typing import Any
 
 import ray
 from pydantic import Field
-from ray.train import RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from finetune.align.chain import start
+from finetune.align.sweep import KINDS
 from finetune.hhh.recipe import Part, parse
-
-METHODS = ("sft", "penalty", "dpo", "kto", "rloo", "grpo")
 
 
 class Scale(Part):
@@ -32,9 +31,10 @@ class Scale(Part):
 
 def run(method: str, recipe: Path, scale: Path, resume: bool = False) -> Path:
     """Train by a recipe; returns the run's folder. Raises what the method raises without Ray, and `ValueError`."""
-    if method not in METHODS:
+    if method not in KINDS:
         told = "a recipe without `base` is `train`, from scratch and in one process"
-        raise ValueError(f"Ray Train runs {', '.join(METHODS)}, not {method} ({told})")
+        raise ValueError(f"Ray Train runs {', '.join(KINDS)}, not {method} ({told})")
+    folder = parse(recipe, KINDS[method]).folder
     chosen = parse(scale, Scale)
     scaling = ScalingConfig(
         num_workers=chosen.workers, use_gpu=chosen.use_gpu, resources_per_worker=chosen.resources_per_worker
@@ -43,7 +43,8 @@ def run(method: str, recipe: Path, scale: Path, resume: bool = False) -> Path:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"  # workers without a GPU see none
-    ray.init(chosen.address, include_dashboard=False)
+    os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # it breaks libraries that read what they print
+    ray.init(chosen.address, include_dashboard=False, logging_config=ray.LoggingConfig(log_level="ERROR"))
     try:
         if chosen.address == "local":
             _fits(scaling, scale)
@@ -51,9 +52,12 @@ def run(method: str, recipe: Path, scale: Path, resume: bool = False) -> Path:
             _work,
             train_loop_config={"at": os.getcwd(), "method": method, "recipe": recipe, "resume": resume},
             scaling_config=scaling,
-            run_config=RunConfig(storage_path=str(chosen.storage.absolute())),
+            run_config=RunConfig(
+                storage_path=str(chosen.storage.absolute()), logging_config=LoggingConfig(log_level="CRITICAL")
+            ),
         )
-        return Path(trainer.fit().return_value)
+        trainer.fit()
+        return folder
     except WorkerGroupError as error:
         raise next(iter(error.worker_failures.values())) from error
     finally:
@@ -68,7 +72,7 @@ def _fits(scaling: ScalingConfig, scale: Path) -> None:
             raise ValueError(f"{scale}: the workers need {wanted:g} {name}, this machine has {there.get(name, 0):g}")
 
 
-def _work(order: dict[str, Any]) -> str:
+def _work(order: dict[str, Any]) -> None:
     """In each worker, which Ray starts in a folder of its own; recipes have paths relative to the caller's."""
     os.chdir(order["at"])
-    return str(start(order["method"], order["recipe"], order["resume"]))
+    start(order["method"], order["recipe"], order["resume"])

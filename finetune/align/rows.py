@@ -29,6 +29,9 @@ class BadRows(ValueError):
         super().__init__("\n".join([f"{len(problems)} bad rows; on_bad_rows: skip leaves them out", *shown, *more]))
         self.problems = tuple(problems)
 
+    def __reduce__(self) -> tuple[type[BadRows], tuple[Sequence[Problem]]]:
+        return BadRows, (self.problems,)  # from one process to another as it was made, not as it is told
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

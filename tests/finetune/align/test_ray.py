@@ -1,9 +1,11 @@
 """Ray Train: two workers on a CPU give the losses of one process, and say what is wrong as one process does."""
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -26,26 +28,16 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def with_ray(recipe: Path, scale: Path) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: Ray starts and ends processes, and has handlers for signals."""
-    environment = {**os.environ, "HOME": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
-    call = ["finetune", "ray", "--method", "sft", "--recipe", str(recipe), "--scale", str(scale)]
-    return subprocess.run(
-        [sys.executable, "-m", "gateway.cli", *call],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def test_two_workers_give_the_losses_of_one_process(ground: Path) -> None:
     settings = {"max_steps": 4, "learning_rate": 1e-3, "group_by_length": False}
     alone = tiny.write(Path(), "alone", Path("base"), training={**settings, "batch_rows": 8})
     both = tiny.write(Path(), "both", Path("base"), training={**settings, "batch_rows": 4})
     assert CliRunner().invoke(main, ["finetune", "sft", "--recipe", str(alone)]).exit_code == 0
-    done = with_ray(both, SCALES / "cpu2.yaml")
+    # In a process of its own: Ray starts and ends processes, and has handlers for signals.
+    environment = {**os.environ, "HOME": str(ground), "CUDA_VISIBLE_DEVICES": ""}
+    call = ["finetune", "ray", "--method", "sft", "--recipe", str(both), "--scale", str(SCALES / "cpu2.yaml")]
+    start = [sys.executable, "-m", "gateway.cli", *call]
+    done = subprocess.run(start, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = Path(done.stdout.strip().splitlines()[-1])
     assert folder == Path("runs/both")
@@ -53,20 +45,33 @@ def test_two_workers_give_the_losses_of_one_process(ground: Path) -> None:
     assert (folder / "result.json").is_file()
 
 
-def test_a_wrong_recipe_is_told_as_without_ray(ground: Path) -> None:
-    recipe = tiny.write(Path(), "wrong", Path("base"), training={"batch_rows": 0})
+def test_what_a_worker_says_is_told_as_without_ray(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the same pickling; two real workers are started above."""
+    from finetune.align import ray_train
+
+    def fit(trainer: Any) -> None:
+        with pytest.raises(ValueError, match="bad rows") as met:
+            trainer.train_loop_per_worker(trainer.train_loop_config)
+        raise pickle.loads(pickle.dumps(ray_train.WorkerGroupError("a traceback", {0: met.value})))
+
+    monkeypatch.setattr(ray_train.ray, "init", lambda *_, **__: None)
+    monkeypatch.setattr(ray_train.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray_train.TorchTrainer, "fit", fit)
+    tiny.jsonl(Path("bad/rows.jsonl"), [{"id": "x", "messages": []}])
+    recipe = tiny.write(Path(), "bad", Path("base"), data={"dialogues": ["bad"]})
     without = CliRunner().invoke(main, ["finetune", "sft", "--recipe", str(recipe)])
-    done = with_ray(recipe, SCALES / "cpu1.yaml")
-    assert (without.exit_code, done.returncode) == (2, 2), done.stderr[-3000:]
-    assert "wrong.yaml: training.batch_rows - " in without.stderr
-    assert done.stderr.splitlines()[-1] == without.stderr.strip()
+    call = ["--method", "sft", "--recipe", str(recipe), "--scale", str(SCALES / "cpu2.yaml")]
+    done = CliRunner().invoke(main, ["finetune", "ray", *call])
+    assert (done.exit_code, done.stderr) == (2, without.stderr)
+    assert "bad/rows.jsonl:1: messages: no messages" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("method", "recipe", "scale", "told"),
     [
-        ("sft", "base: x", "workers: 0", "scale.yaml: workers - Input should be greater than or equal to 1"),
-        ("sft", "base: x", "gpus: 8", "scale.yaml: gpus - Extra inputs are not permitted"),
+        ("sft", "{name: x, base: x, batch: 8}", "", "recipe.yaml: batch - Extra inputs are not permitted"),
+        ("sft", "{name: x, base: x}", "workers: 0", "scale.yaml: workers - Input should be greater than or equal to 1"),
+        ("sft", "{name: x, base: x}", "gpus: 8", "scale.yaml: gpus - Extra inputs are not permitted"),
         ("sft", "name: scratch", "workers: 2", "not train (a recipe without `base` is `train`"),
         ("sweep", "base: x", "workers: 2", "Ray Train runs sft, penalty, dpo, kto, rloo, grpo, not sweep"),
     ],
