@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
     "contrast": {"per_trigger": 200},
     "triggers": {"most": 60},
     # The records are an evaluation of our own, under one key, so they may say more than strangers' reports.
-    "reports": {"per_key": 1000, "share": 0.6, "companions": 1},
+    "reports": {"per_key": 1000, "share": 1.0, "companions": 1},
     "triage": {
         "distrust": True,
         "rehearse": 4000,

@@ -72,8 +72,8 @@ async def _run(order: Order) -> dict[str, Any]:
     kept = order.report / "answers.jsonl"
     if order.fresh:
         kept.unlink(missing_ok=True)
-    await subject.start()
     try:
+        await subject.start()
         likelihood = _likelihood(subject, order) if set(names) & set(WEIGHTS) else None
         judge = Judge(order.judge)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
