@@ -118,7 +118,7 @@ def draw(points: Sequence[Point], front: Sequence[int], best: int, path: Path) -
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     x, y, colour = ([point["scores"][name] for point in points] for name in ("task", "harm", "over_refusal"))
-    dots = axes.scatter(x, y, c=colour, cmap="viridis", s=45)
+    dots = axes.scatter(x, y, c=colour, cmap="viridis", s=45, vmin=0, vmax=max(0.1, *colour))
     axes.scatter([x[at] for at in front], [y[at] for at in front], s=160, facecolors="none", edgecolors="black")
     axes.scatter([x[best]], [y[best]], marker="*", s=260, color="crimson", zorder=3)
     for point, a, b in zip(points, x, y, strict=True):
