@@ -43,8 +43,7 @@ def unseen(before: Path) -> frozenset[tuple[str, str]]:
     """Row and first question of what the embedded model behind `before` was never trained on, so must not be now."""
     if not (before / "recipe.json").is_file():
         return frozenset()
-    chosen = recipe.Recipe.model_validate_json((before / "recipe.json").read_text(encoding="utf-8"))
-    found = corpus.read(chosen.data.model_copy(update={"helpers": (), "provoking": 0}), chosen.training.seed)
+    _, found = _dialogues(before)
     return frozenset((row.row, row.question) for row in (*found.dev_rows, *found.dev_asks))
 
 
@@ -53,10 +52,16 @@ def figures(folder: Path) -> dict[str, Any]:
     from transformers import LlamaForCausalLM
 
     model: Any = LlamaForCausalLM.from_pretrained(str(folder / "model"), attn_implementation="eager")
-    chosen = recipe.Recipe.model_validate_json((folder / "recipe.json").read_text(encoding="utf-8"))
-    found = corpus.read(chosen.data.model_copy(update={"helpers": (), "provoking": 0}), chosen.training.seed)
+    chosen, found = _dialogues(folder)
     layout = Layout(tokenizer.load(folder / "tokenizer" / "tokenizer.json"))
     return measure.figures(model, layout, found, chosen.model.context)
+
+
+def _dialogues(folder: Path) -> tuple[recipe.Recipe, corpus.Corpus]:
+    """The recipe of a run, and of its corpus the dialogues only, which is all that is looked at here."""
+    chosen = recipe.Recipe.model_validate_json((folder / "recipe.json").read_text(encoding="utf-8"))
+    only = chosen.data.model_copy(update={"helpers": (), "provoking": 0, "triage": None})
+    return chosen, corpus.read(only, chosen.training.seed)
 
 
 def _first(result: dict[str, Any], before: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.hhh.corpus import Decision
-from gateway.upstream.layout import CONTROLS, PromptTooLong
+from gateway.upstream.layout import CONTROLS, PromptTooLong, own
 
 WRONGLY = {"refuse": 0.01, "advise": 0.02}
 NAMES = tuple(CONTROLS)
@@ -54,7 +54,7 @@ def thresholds(rows: Sequence[Decision], found: Shares) -> dict[str, float]:
 
 def decisions(found: Shares, limits: dict[str, float]) -> list[str]:
     """What the engine does with such probabilities."""
-    return [next((name for name in WRONGLY if row[NAMES.index(name)] >= limits[name]), "comply") for row in found]
+    return [own(row, limits) for row in found]
 
 
 def figures(rows: Sequence[Decision], found: Shares, limits: dict[str, float]) -> dict[str, Any]:

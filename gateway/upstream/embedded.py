@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from classifiers.shipped import CorruptWeights, verified
 from gateway.errors import BadRequest, ConfigError
 from gateway.upstream.generation import Generation
-from gateway.upstream.layout import CONTROLS, END, PAD, Layout, PromptTooLong
+from gateway.upstream.layout import CONTROLS, END, PAD, Layout, PromptTooLong, own
 from gateway.upstream.worker import WorkerEngine
 
 SHIPPED = Path(__file__).parent / "weights" / "hhh-embedded"
@@ -97,9 +97,9 @@ class Batch:
         control = generation.job.control
         if control == "auto" and not self.auto:
             control = "comply"
-        own = control == "auto"  # the model's own token is still to come, and takes a place
+        undecided = control == "auto"  # the model's own token is still to come, and takes a place
         try:
-            prompt = self.layout.prompt(generation.job.messages, control, self.context - room - own)
+            prompt = self.layout.prompt(generation.job.messages, control, self.context - room - undecided)
         except PromptTooLong as error:
             raise BadRequest(
                 f"This model's context is {self.context} tokens. The last message, with the system message, takes "
@@ -107,7 +107,7 @@ class Batch:
                 param="messages",
                 code="context_length_exceeded",
             ) from None
-        most = min(asked or self.context, self.context - len(prompt) - own)
+        most = min(asked or self.context, self.context - len(prompt) - undecided)
         generation.open(prompt, most, self.ends, self._decode, self.temperature)
 
     def admit(self, generations: list[Generation]) -> None:
@@ -170,9 +170,7 @@ class Batch:
 
     def _decide(self, logits: Any) -> int:
         odds = np.exp(logits[self.controls] - logits[self.controls].max())
-        share = dict(zip(CONTROLS, odds / odds.sum(), strict=True))
-        chosen = next((name for name in ("refuse", "advise") if share[name] >= self.auto[name]), "comply")
-        return self.layout.ids[CONTROLS[chosen]]
+        return self.layout.ids[CONTROLS[own(odds / odds.sum(), self.auto)]]
 
     def _choose(self, rows: list[Generation], logits: Any) -> NDArray[np.int64]:
         logits[:, self.barred] = -np.inf

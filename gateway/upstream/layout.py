@@ -9,7 +9,7 @@ chat template for other models; those bring their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
@@ -19,6 +19,12 @@ Control = Literal["comply", "advise", "refuse", "auto"]
 BOS, SYSTEM, USER, ASSISTANT, END, PAD = "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 CONTROLS: Mapping[str, str] = {"comply": "<|comply|>", "advise": "<|advise|>", "refuse": "<|refuse|>"}
 SPECIALS = (BOS, SYSTEM, USER, ASSISTANT, END, *CONTROLS.values(), PAD)
+
+
+def own(shares: Iterable[float], limits: Mapping[str, float]) -> str:
+    """What a model chooses itself (`auto`), from its probabilities of `CONTROLS` in their order and the thresholds."""
+    found = dict(zip(CONTROLS, shares, strict=True))
+    return next((name for name in ("refuse", "advise") if found[name] >= limits[name]), "comply")
 
 
 class PromptTooLong(ValueError):
