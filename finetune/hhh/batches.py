@@ -14,8 +14,8 @@ import torch
 
 from finetune.align.provoking import Exchange
 from finetune.hhh import augment
-from finetune.hhh.corpus import Corpus, Decision, Dialogue
-from gateway.upstream.layout import ASSISTANT, BOS, CONTROLS, END, PAD, Layout
+from finetune.hhh.corpus import Corpus, Dialogue
+from gateway.upstream.layout import BOS, CONTROLS, END, PAD, Layout
 
 IGNORED = -100
 # A route that misses must do no harm: some advice and refusals are also learned behind <|comply|>.
@@ -46,8 +46,8 @@ class Batch:
     weights: torch.Tensor
 
 
-def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int, decided: bool = False) -> Example:
-    """A dialogue as it stands, cut at `context` tokens. `decided`: the last control token is learned too."""
+def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int) -> Example:
+    """A dialogue as it stands, cut at `context` tokens."""
     ids, learned = [layout.ids[BOS]], [False]
 
     def add(tokens: list[int], learn: bool) -> None:
@@ -60,8 +60,7 @@ def encode(layout: Layout, dialogue: Dialogue, *, system: str = "", context: int
     for i, text in enumerate(dialogue.turns):
         if i % 2:
             control = dialogue.control if i == last else "comply"
-            add([layout.ids[ASSISTANT]], False)
-            add([layout.ids[CONTROLS[control]]], decided and i == last)
+            add(layout.opening(control), False)
             add([*layout.text(text), layout.ids[END]], True)
         else:
             add(layout.turn("user", text), False)
@@ -78,7 +77,6 @@ def dialogues(
 ) -> list[Example]:
     """Every row once, its questions changed a little, a share of the answers cut short."""
     examples = []
-    controls = {layout.ids[token] for token in CONTROLS.values()}
     openers = [row for row in rows if row.control == "comply" and len(row.turns) == 2 and len(row.answer) < SMALL_TALK]
     for row in rows:
         before = draw.choice(openers).turns if openers and draw.random() < CONTINUED else ()
@@ -87,12 +85,12 @@ def dialogues(
         control = "comply" if misrouted else row.control
         changed = Dialogue(row.row, control, row.category, turns, row.ask)
         system = augment.system(control, draw, guidance)
-        example = encode(layout, changed, system=system, context=context, decided=not misrouted)
+        example = encode(layout, changed, system=system, context=context)
         short = draw.random() < shortened
         if short:
             example = _shorten(example, draw)
         if draw.random() < (HIDDEN if short else HIDDEN_WHOLE):
-            example = _hide(example, draw, controls)
+            example = _hide(example, draw)
         examples.append(example)
     return examples
 
@@ -106,22 +104,11 @@ def _shorten(example: Example, draw: random.Random) -> Example:
     return Example(example.ids[:end], example.learned[:end])
 
 
-def _hide(example: Example, draw: random.Random, shown: set[int]) -> Example:
-    """Up to half of what is learned is hidden from what follows it, but for the ids in `shown`."""
+def _hide(example: Example, draw: random.Random) -> Example:
+    """Up to half of what is learned is hidden from what follows it."""
     share = draw.uniform(0, 0.5)
-    learned = [i for i, learn in enumerate(example.learned) if learn and example.ids[i] not in shown]
-    hidden = tuple(i for i in learned if draw.random() < share)
+    hidden = tuple(i for i, learn in enumerate(example.learned) if learn and draw.random() < share)
     return Example(example.ids, example.learned, hidden)
-
-
-def decisions(layout: Layout, rows: Iterable[Decision], draw: random.Random, context: int) -> list[Example]:
-    """Messages of which only the control token is learned."""
-    examples = []
-    for row in rows:
-        said = layout.turn("user", augment.question(row.text, draw))[: context - 3]
-        ids = [layout.ids[BOS], *said, *layout.opening(row.control)]
-        examples.append(Example(ids, [False] * (len(ids) - 1) + [True]))
-    return examples
 
 
 def plain(layout: Layout, texts: Iterable[str], context: int) -> list[Example]:
@@ -191,14 +178,11 @@ class Epochs:
         batch_tokens: int,
         context: int,
         opening: float = 1.0,
-        decided: float = 0.0,
     ) -> None:
         self.layout = layout
         self.train = corpus.train
         self.helpers = [*corpus.helpers, *corpus.toxic]
         self.exchanges = corpus.exchanges
-        self.decisions = corpus.decisions
-        self.decided = decided
         self.guidance = corpus.guidance
         self.seed = seed
         self.opening = opening
@@ -213,8 +197,6 @@ class Epochs:
             examples += exchanged(self.layout, self.exchanges, draw, self.context)
         else:
             examples = dialogues(self.layout, self.train, draw, self.context, self.guidance, shortened)
-            some = draw.sample(self.decisions, round(self.decided * len(self.decisions)))
-            examples += decisions(self.layout, some, draw, self.context)
         return group(examples, self.batch_tokens, draw)
 
     def collate(self, examples: list[Example]) -> Batch:

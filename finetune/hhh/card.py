@@ -21,7 +21,8 @@ at a real model for production.
 ## What it is for
 Trying the gateway, its tests and its demos, in English. General questions about money in plain words, small talk, and
 the three manners that the policy's route asks for by a control token: `<|comply|>` answer, `<|advise|>` inform without
-recommending, `<|refuse|>` decline politely. The route is triage's decision. {decides}
+recommending, `<|refuse|>` decline politely. The route is triage's decision, not the model's: by itself it
+cannot tell what to refuse.
 
 ## Limits
 - It knows the answers it was taught ({rows:,} written dialogues) and little else. A question outside them often gets
@@ -41,9 +42,9 @@ tokens in a user's text are text.
 | | |
 |---|---|
 | steps, tokens seen | {steps:,}, {tokens:,} (of them {learned:,} with a loss) |
-| schedule | {plain}dialogues with the loss on the assistant's tokens only; until the \
-last {whole:.0%} most are cut soon after the answer's beginning, and in half of those some of it is hidden, so that \
-the question has to be read |
+| schedule | {plain}dialogues with the loss on the assistant's tokens only; {cut:.0%} of them ({cut_at_last:.0%} in \
+the last {last:.0%}) are cut soon after the answer's beginning, and in half of those some of it is hidden, so that the \
+question has to be read |
 | optimizer | AdamW, peak rate {rate}, cosine, bf16 autocast, batches of {batch:,} tokens |
 | loss on held-out phrasings of known answers | {dev_asks:.3f} nats a token, given the answer's beginning: low \
 even where the model by itself would have begun another answer |
@@ -93,7 +94,6 @@ def write(
         millions=config["parameters"] / 1e6,
         minutes=result["seconds"] / 60,
         start=_start(recipe),
-        decides=_decides(checks),
         rows=manifest["rows_in_training"],
         recalled=recall["dev_asks"]["recalled"] or 0,
         recalled_rows=recall["dev_asks"]["rows"],
@@ -110,7 +110,9 @@ def write(
         tokens=result["tokens"],
         learned=result["learned"],
         plain=f"{training['pretrain_share']:.0%} plain text, then " if training["pretrain_share"] else "",
-        whole=training["whole_share"],
+        cut=training["shortened"],
+        cut_at_last=training["shortened_at_last"],
+        last=training["whole_share"],
         rate=training["learning_rate"],
         batch=training["batch_tokens"],
         dev_asks=result["dev_loss"]["dev_asks"],
@@ -130,23 +132,6 @@ def _start(recipe: dict[str, Any]) -> str:
         return " from scratch"
     name = Path(recipe["start"]).name
     return f" from `{name}`, a base of ours that had been trained from scratch and spoiled on purpose"
-
-
-def _decides(checks: dict[str, Any]) -> str:
-    """How the model chooses a token by itself."""
-    if "auto" not in checks:
-        return "By itself it cannot tell what to refuse."
-    limits, found = checks["auto"], checks["decisions"]
-    counts = "; ".join(
-        f"of {sum(row.values())} that are right with `{right}`: "
-        + ", ".join(f"{row[name]} `{name}`" for name in row if row[name])
-        for right, row in found.items()
-    )
-    return (
-        "What triage lets pass, the model may still doubt: with no token given it chooses one itself, `refuse` from a "
-        f"probability of {limits['refuse']:.2f}, `advise` from {limits['advise']:.2f}. On held-out triage rows, on "
-        f"which these thresholds were chosen: {counts}."
-    )
 
 
 def _stages(stages: Sequence[dict[str, Any]]) -> str:

@@ -17,8 +17,7 @@ from finetune.align import provoking, rows
 from finetune.align.provoking import Exchange
 from finetune.align.rows import digest
 from finetune.hhh.recipe import Data
-from finetune.triage.data import read_jsonl, share
-from gateway.upstream.layout import Control
+from finetune.triage.data import read_jsonl
 
 LICENCES = {
     "authored": "Apache-2.0 (written for this repository)",
@@ -61,20 +60,9 @@ class Source:
     licence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a user says, and the control token that is right for it."""
-
-    text: str
-    control: Control
-
-
 @dataclass(slots=True)
 class Corpus:
-    """`dev_rows` holds rows that are not in `train` at all; `dev_asks` phrasings that are not, of answers that are.
-
-    `dev_decisions` are those whose pair is in no other part.
-    """
+    """`dev_rows` holds rows that are not in `train` at all; `dev_asks` phrasings that are not, of answers that are."""
 
     train: list[Dialogue] = field(default_factory=list)
     dev_rows: list[Dialogue] = field(default_factory=list)
@@ -82,8 +70,6 @@ class Corpus:
     helpers: list[str] = field(default_factory=list)
     toxic: list[str] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    dev_decisions: list[Decision] = field(default_factory=list)
     guidance: list[str] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -107,7 +93,6 @@ class Corpus:
             "missing": self.missing,
             "dialogues": {"train": len(self.train), "dev_rows": len(self.dev_rows), "dev_asks": len(self.dev_asks)},
             "rows_in_training": len({d.row for d in self.train}),
-            "decisions": {"train": len(self.decisions), "dev": len(self.dev_decisions)},
         }
 
 
@@ -131,8 +116,6 @@ def read(recipe: Data, seed: int) -> Corpus:
         texts = _benign(path, recipe.helper_rows, seed)
         corpus.helpers.extend(texts)
         corpus.sources.append(Source(f"shared/{name}", len(texts), digest(path), LICENCES.get(name, "unknown")))
-    if recipe.triage is not None:
-        _decide(corpus, recipe.triage, recipe.dev_asks, seed)
     if recipe.provoking:
         corpus.toxic = provoking.toxic(recipe.shared, recipe.provoking, seed)
         corpus.exchanges = provoking.exchanges(recipe.shared, recipe.provoking, seed)
@@ -157,23 +140,6 @@ def _split(corpus: Corpus, dialogues: list[Dialogue], recipe: Data, seed: int) -
     if len(dialogues) > 2 and draw.random() < recipe.dev_asks:
         corpus.dev_asks.append(dialogues.pop(draw.randrange(1, len(dialogues))))
     corpus.train.extend(dialogues)
-
-
-def _decide(corpus: Corpus, folder: Path, held: float, seed: int) -> None:
-    """Triage's rows of one message. Both rows of a pair are on the same side."""
-    for path in sorted(folder.glob("*.jsonl")):
-        count = 0
-        for row in read_jsonl(path):
-            if "text" not in row:
-                continue
-            side = share(f"{seed}:{row.get('pair_id') or row['id']}") < held
-            (corpus.dev_decisions if side else corpus.decisions).append(Decision(row["text"], _control(row["label"])))
-            count += 1
-        corpus.sources.append(Source(f"authored/triage/{path.name}", count, digest(path), LICENCES["authored"]))
-
-
-def _control(label: str) -> Control:
-    return {"benign": "comply", "regulated_advice": "advise"}.get(label, "refuse")  # type: ignore[return-value]
 
 
 def _guidance(policies: Path) -> list[str]:

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from classifiers import shipped
-from finetune.hhh import card, corpus, decide, graph, measure, recipe, tokenizer
+from finetune.hhh import card, corpus, graph, measure, recipe, tokenizer
 from gateway.upstream.embedded import SHIPPED
-from gateway.upstream.layout import CONTROLS, END, Layout
+from gateway.upstream.layout import END, Layout
 
 CHECKED = 60
 
@@ -56,19 +56,6 @@ class Session:
             reply.append(token)
             logits, past = self.run([token], past)
         return reply, first
-
-
-def decided(session: Session, layout: Layout, rows: list[corpus.Decision], context: int) -> dict[str, Any]:
-    """`auto`: the thresholds of the model's own control token, `decisions`: what it does with them on `rows`."""
-    controls = [layout.ids[token] for token in CONTROLS.values()]
-
-    def logits(text: str) -> NDArray[np.float32]:
-        prompt = layout.prompt([{"role": "user", "content": text}], "auto", context // 2)
-        return session.run(prompt, session.empty)[0][controls]
-
-    kept, found = decide.shares(logits, rows)
-    chosen = decide.thresholds(kept, found)
-    return {"auto": chosen, "decisions": decide.figures(kept, found, chosen)}
 
 
 @torch.inference_mode()
@@ -125,17 +112,13 @@ def export(run: Path, out: Path = SHIPPED) -> Path:
         fresh.mkdir()
         graph.save(graph.build(model, quantise=True), str(fresh / "model.onnx"))
         shutil.copyfile(run / "tokenizer" / "tokenizer.json", fresh / "tokenizer.json")
+        (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         session = Session(fresh / "model.onnx", config["layers"], config["heads"], config["head_width"])
         found = corpus.read(chosen.data, chosen.training.seed)
-        chose = {}
-        if found.dev_decisions:
-            chose = decided(session, layout, found.dev_decisions, chosen.model.context)
-            config["auto"] = chose["auto"]
-        (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         rows = [*found.dev_asks[: CHECKED // 2], *(d for d in found.dev_rows if d.ask == 0)][:CHECKED]
         limit = chosen.model.context // 2
         prompts = [layout.prompt([{"role": "user", "content": r.question}], r.control, limit) for r in rows]
-        checks = {**compare(model, session, layout, prompts, limit), **chose}
+        checks = compare(model, session, layout, prompts, limit)
         digests = json.loads(shipped.seal(fresh).read_text(encoding="utf-8"))["files"]
         replies = [
             (control, text, layout.tokenizer.decode(session.greedy(prompt, layout.ids[END], limit)[0]))

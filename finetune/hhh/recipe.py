@@ -33,9 +33,6 @@ class Data(Part):
         ge=0,
         description="Most toxic texts, and most provoking exchanges, to pre-train on: a base to be aligned.",
     )
-    triage: Path | None = Field(
-        None, description="Folder of triage rows: from them a model learns to choose its control token by itself."
-    )
     dev_rows: float = Field(0.04, ge=0, lt=1, description="Share of rows held out with all their phrasings.")
     dev_asks: float = Field(0.1, ge=0, lt=1, description="Share of training rows of which one phrasing is held out.")
 
@@ -61,7 +58,6 @@ class Training(Part):
     shortened: float = Field(0.9, ge=0, le=1, description="Share of dialogues cut soon after their answer's beginning.")
     shortened_at_last: float = Field(0.3, ge=0, le=1, description="The same, in the last part of the schedule.")
     whole_share: float = Field(0.3, ge=0, le=1, description="How long that last part is, as a share of the schedule.")
-    decisions: float = Field(0.35, ge=0, le=1, description="Share of the triage rows that an epoch of dialogues sees.")
     learning_rate: float = Field(1.5e-3, gt=0)
     final_rate: float = Field(0.02, ge=0, le=1, description="The last learning rate, as a share of the first.")
     warmup_steps: int = Field(60, ge=0)

@@ -93,7 +93,6 @@ class Run:
             batch_tokens=self.settings.batch_tokens,
             context=chosen.model.context,
             opening=self.settings.opening_weight,
-            decided=self.settings.decisions,
         )
 
     def train(self) -> Path:

@@ -20,10 +20,10 @@ class Router(Protocol):
 
 
 class Fixed:
-    """No token: a model that can chooses its own, others have `comply`. What a model does without triage."""
+    """The same token always: what a model does without triage."""
 
     def controls(self, conversations: Sequence[Sequence[Message]]) -> list[Control]:
-        return ["auto"] * len(conversations)
+        return ["comply"] * len(conversations)
 
 
 class Routed:
@@ -43,4 +43,4 @@ class Routed:
         route = merge(self._policy, turns, self._triage.score(turns)).route
         if route == "refuse":
             return "refuse"
-        return "advise" if route == "advise" else "auto"
+        return "advise" if route == "advise" else "comply"

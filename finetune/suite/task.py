@@ -123,7 +123,7 @@ def _held_out(bench: Bench) -> list[Turn]:
     if not path.is_file():
         return []
     settings = recipe.read(path)
-    found = corpus.read(settings.data.model_copy(update={"helpers": (), "triage": None}), settings.training.seed)
+    found = corpus.read(settings.data.model_copy(update={"helpers": ()}), settings.training.seed)
     turns: list[Turn] = []
     for row in bench.some([one for one in found.dev_rows if one.ask == 0], "dialogues"):
         messages: list[dict[str, Any]] = [

@@ -3,9 +3,6 @@
 Continuous batching: between two steps finished chats leave the batch and waiting ones join it. Rows are padded on the
 left to a common length. Deterministic: with a seed, an answer does not depend on what else is in the batch, up to
 rounding. A demonstration model of a few million parameters; it follows no instructions in system messages.
-
-Where the route leaves the manner of an answer to the model (`auto`), its own next token decides: `refuse` or `advise`
-where its probability reaches the threshold of that name in config.json, else `comply`.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from tokenizers import Tokenizer
 from classifiers.shipped import CorruptWeights, verified
 from gateway.errors import BadRequest, ConfigError
 from gateway.upstream.generation import Generation
-from gateway.upstream.layout import CONTROLS, END, PAD, Layout, PromptTooLong, own
+from gateway.upstream.layout import END, PAD, Layout, PromptTooLong
 from gateway.upstream.worker import WorkerEngine
 
 SHIPPED = Path(__file__).parent / "weights" / "hhh-embedded"
@@ -63,12 +60,10 @@ class Batch:
         config = verify(folder)
         self.context = int(config["context"])
         self.temperature = float(config["temperature"])
-        self.auto: dict[str, float] = config.get("auto", {})
         self.cache = [f"{i}.{part}" for i in range(int(config["layers"])) for part in ("key", "value")]
         self.shape = (int(config["heads"]), int(config["head_width"]))
         self.layout = Layout(Tokenizer.from_file(str(folder / "tokenizer.json")))
         self.ends = frozenset({self.layout.ids[END]})
-        self.controls = [self.layout.ids[token] for token in CONTROLS.values()]
         # What an answer cannot contain: every special token but the one that ends it.
         self.barred = np.array([i for token, i in self.layout.ids.items() if token != END], dtype=np.int64)
         options = onnxruntime.SessionOptions()
@@ -94,12 +89,8 @@ class Batch:
     def open(self, generation: Generation) -> None:
         asked = generation.job.sampling.max_tokens
         room = max(1, min(asked or ANSWER_TOKENS, ANSWER_TOKENS, self.context // 2))
-        control = generation.job.control
-        if control == "auto" and not self.auto:
-            control = "comply"
-        undecided = control == "auto"  # the model's own token is still to come, and takes a place
         try:
-            prompt = self.layout.prompt(generation.job.messages, control, self.context - room - undecided)
+            prompt = self.layout.prompt(generation.job.messages, generation.job.control, self.context - room)
         except PromptTooLong as error:
             raise BadRequest(
                 f"This model's context is {self.context} tokens. The last message, with the system message, takes "
@@ -107,7 +98,7 @@ class Batch:
                 param="messages",
                 code="context_length_exceeded",
             ) from None
-        most = min(asked or self.context, self.context - len(prompt) - undecided)
+        most = min(asked or self.context, self.context - len(prompt))
         generation.open(prompt, most, self.ends, self._decode, self.temperature)
 
     def admit(self, generations: list[Generation]) -> None:
@@ -123,7 +114,7 @@ class Batch:
             np.zeros((len(generations), heads, 0, head_width), dtype=np.float32)
         )
         logits, past = self._run(ids, mask, [empty] * len(self.cache))
-        tokens = self._begin(generations, logits)
+        tokens = self._choose(generations, logits)
         if self.rows:
             length = max(width, self.mask.shape[1])
             pasts = zip(self.past, past, strict=True)
@@ -155,22 +146,6 @@ class Batch:
         feeds.update((f"past.{name}", value) for name, value in zip(self.cache, past, strict=True))
         logits, *present = self.session.run_with_ort_values(self.outputs, feeds)
         return logits.numpy(), list(present)
-
-    def _begin(self, rows: list[Generation], logits: Any) -> NDArray[np.int64]:
-        """The first tokens: of an answer, or the control token that a prompt is still without."""
-        opened = [row.prompt[-1] in self.controls for row in rows]
-        decided = [None if done else self._decide(logits[i]) for i, done in enumerate(opened)]
-        logits[:, self.barred] = -np.inf
-        tokens = []
-        for i, (row, control) in enumerate(zip(rows, decided, strict=True)):
-            if control is not None:
-                row.prompt.append(control)
-            tokens.append(row.take(logits[i]) if control is None else control)
-        return np.array(tokens, dtype=np.int64)
-
-    def _decide(self, logits: Any) -> int:
-        odds = np.exp(logits[self.controls] - logits[self.controls].max())
-        return self.layout.ids[CONTROLS[own(odds / odds.sum(), self.auto)]]
 
     def _choose(self, rows: list[Generation], logits: Any) -> NDArray[np.int64]:
         logits[:, self.barred] = -np.inf

@@ -122,10 +122,10 @@ class InProcess:
 
 
 def control(chat: Call) -> Control:
-    """The control token of a route: what the policy decided, the model only says. What passed, it may still doubt."""
+    """The control token of a route: the policy decides, the model only says it."""
     if chat.route == "advise":
         return "advise"
-    return "refuse" if chat.route == "refuse" else "auto"
+    return "refuse" if chat.route == "refuse" else "comply"
 
 
 def text(message: Mapping[str, Any], index: int) -> str:

@@ -1,30 +1,23 @@
 """How a conversation becomes the embedded model's token ids, in training and in serving alike.
 
 A prompt is `<|bos|>`, then turns: `<|system|>text<|end|>` (optional), `<|user|>text<|end|>`,
-`<|assistant|><|comply|>answer<|end|>`, and last `<|assistant|>` with the control token that the route asks for; with
-`auto` the model chooses that token itself.
+`<|assistant|><|comply|>answer<|end|>`, and last `<|assistant|>` with the control token that the route asks for.
 Control tokens are only ever inserted here by id: text that looks like one is encoded as ordinary text. It is no
 chat template for other models; those bring their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
-Control = Literal["comply", "advise", "refuse", "auto"]
+Control = Literal["comply", "advise", "refuse"]
 
 BOS, SYSTEM, USER, ASSISTANT, END, PAD = "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 CONTROLS: Mapping[str, str] = {"comply": "<|comply|>", "advise": "<|advise|>", "refuse": "<|refuse|>"}
 SPECIALS = (BOS, SYSTEM, USER, ASSISTANT, END, *CONTROLS.values(), PAD)
-
-
-def own(shares: Iterable[float], limits: Mapping[str, float]) -> str:
-    """What a model chooses itself (`auto`), from its probabilities of `CONTROLS` in their order and the thresholds."""
-    found = dict(zip(CONTROLS, shares, strict=True))
-    return next((name for name in ("refuse", "advise") if found[name] >= limits[name]), "comply")
 
 
 class PromptTooLong(ValueError):
@@ -58,8 +51,8 @@ class Layout:
         return ids
 
     def opening(self, control: str) -> list[int]:
-        """What stands before an answer; of `auto` the model's own control token is still to come."""
-        return [self.ids[ASSISTANT], *([] if control == "auto" else [self.ids[CONTROLS[control]]])]
+        """What stands before an answer."""
+        return [self.ids[ASSISTANT], self.ids[CONTROLS[control]]]
 
     def turn(self, role: str, text: str) -> list[int]:
         """One finished turn. Roles other than system, developer and assistant are read as the user's."""

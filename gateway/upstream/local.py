@@ -177,7 +177,6 @@ class Script:
         return list(self.tokenizer.encode(text, add_special_tokens=False, **options)) if text else []
 
     def _render(self, messages: list[dict[str, str]], control: str) -> str:
-        control = "comply" if control == "auto" else control
         if not self.tokenizer.chat_template:
             turns = [f"{message['role'].capitalize()}: {message['content']}\n" for message in messages]
             return "".join(turns) + "Assistant:"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.hhh import augment, batches, corpus, phrasing, recipe, tokenizer
-from gateway.upstream.layout import CONTROLS, SPECIALS, Layout, PromptTooLong
+from gateway.upstream.layout import SPECIALS, Layout, PromptTooLong
 
 TEXTS = [
     "What is an index fund?",
@@ -207,7 +207,7 @@ def test_what_fits_no_frame_is_left_alone(text: str) -> None:
 
 def test_hidden_answers_are_still_learned(layout: Layout) -> None:
     dialogue = corpus.Dialogue("r", "comply", "a.b", ("What is it?", "An index fund is a fund. " * 8))
-    whole = batches.encode(layout, dialogue, context=512, decided=True)
+    whole = batches.encode(layout, dialogue, context=512)
     examples = batches.dialogues(layout, [dialogue] * 60, random.Random(1), 512, shortened=0.5)
     assert any(example.hidden for example in examples)
     assert len({len(example.ids) for example in examples}) > 5
@@ -220,50 +220,7 @@ def test_hidden_answers_are_still_learned(layout: Layout) -> None:
         batch = batches.collate([example], layout.ids["<|pad|>"])
         assert batch.labels[0][batch.labels[0] != batches.IGNORED].tolist() == answer
         assert all(example.learned[i] for i in example.hidden)
-        assert not {example.ids[i] for i in example.hidden} & {layout.ids[token] for token in CONTROLS.values()}
         assert (batch.ids[0] == layout.ids["<|pad|>"]).nonzero().flatten().tolist() == list(example.hidden)
-
-
-def test_a_wrong_control_token_is_shown_and_not_learned(layout: Layout) -> None:
-    rows = [corpus.Dialogue(f"r{i}", "refuse", "a.b", ("What is it?", "I can't help.")) for i in range(300)]
-    examples = batches.dialogues(layout, rows, random.Random(1), 512)
-    comply, refuse = layout.ids["<|comply|>"], layout.ids["<|refuse|>"]
-    wrong = [example for example in examples if refuse not in example.ids]
-    assert 15 < len(wrong) < 75
-    assert not any(keep for one in wrong for i, keep in zip(one.ids, one.learned, strict=True) if i == comply)
-    right = [example for example in examples if refuse in example.ids]
-    assert all(keep for one in right for i, keep in zip(one.ids, one.learned, strict=True) if i == refuse)
-
-
-def test_of_a_triage_row_only_the_control_token_is_learned(layout: Layout) -> None:
-    rows = [corpus.Decision("What is an index fund?", "comply"), corpus.Decision("word " * 600, "refuse")]
-    short, long = batches.decisions(layout, rows, random.Random(1), 64)
-    for example, control in ((short, "comply"), (long, "refuse")):
-        learned = [i for i, keep in zip(example.ids, example.learned, strict=True) if keep]
-        assert learned == [layout.ids[f"<|{control}|>"]]
-        assert example.ids[-2:] == layout.opening(control)
-    assert len(long.ids) == 64
-
-
-def test_triage_rows_become_decisions_by_pair(tmp_path: Path) -> None:
-    (tmp_path / "triage").mkdir()
-    labels = ("benign", "regulated_advice", "harmful", "hate", "self_harm", "prompt_injection")
-    rows = [
-        {"id": f"x-{i}", "text": f"text {i}", "label": labels[i % 6], "pair_id": f"p{i // 2}", "category": "a.b"}
-        for i in range(600)
-    ]
-    rows.append({"id": "m", "messages": [], "label": "benign", "category": "a.b"})
-    (tmp_path / "triage" / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    write(tmp_path / "data", [row(1)])
-    data = recipe.Data(authored=tmp_path / "data", shared=tmp_path, helpers=(), triage=tmp_path / "triage")
-    found = corpus.read(data, 3)
-    assert len(found.decisions) + len(found.dev_decisions) == 600
-    assert 30 < len(found.dev_decisions) < 100
-    sides = [{int(one.text.split()[1]) // 2 for one in side} for side in (found.decisions, found.dev_decisions)]
-    assert not sides[0] & sides[1]
-    right = {f"text {i}": ("comply", "advise", "refuse", "refuse", "refuse", "refuse")[i % 6] for i in range(600)}
-    assert all(right[one.text] == one.control for one in (*found.decisions, *found.dev_decisions))
-    assert found.manifest()["decisions"] == {"train": len(found.decisions), "dev": len(found.dev_decisions)}
 
 
 def test_the_opening_of_an_answer_counts_more() -> None:

@@ -33,18 +33,11 @@ def recipe(folder: Path, runs: str, steps: int = STEPS) -> Path:
         for i in range(60)
     ]
     (data / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "triage").mkdir(exist_ok=True)
-    said = [
-        {"id": f"d-{i}", "text": f"message {i} of many", "label": label, "category": "a.b", "pair_id": ""}
-        for i in range(90)
-        for label in [("benign", "regulated_advice", "harmful")[i % 3]]
-    ]
-    (folder / "triage" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
     path = folder / f"{runs}.yaml"
     value = {
         "name": "tiny",
         "runs": str(folder / runs),
-        "data": {"authored": str(data), "shared": str(folder / "none"), "triage": str(folder / "triage")},
+        "data": {"authored": str(data), "shared": str(folder / "none")},
         "model": {"vocabulary": 330, "hidden": 32, "layers": 2, "heads": 2, "feedforward": 64, "context": 256},
         "training": {
             "max_steps": steps,
@@ -135,9 +128,6 @@ async def test_an_exported_run_is_served(whole: Path, tmp_path: Path) -> None:
     ]
     checks = json.loads((whole / "export.json").read_text())
     assert checks["greedy_tokens_agreeing"] > 0.8
-    assert json.loads((out / "config.json").read_text())["auto"] == checks["auto"]
-    held = json.loads((whole / "manifest.json").read_text())["decisions"]["dev"]
-    assert sum(count for row in checks["decisions"].values() for count in row.values()) == held > 0
     card = (out / "MODEL_CARD.md").read_text()
     assert "authored/talk.jsonl" in card
     engine = EmbeddedEngine(out)

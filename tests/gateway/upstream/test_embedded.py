@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from classifiers.shipped import seal
 from gateway.errors import BadRequest, ConfigError, Draining, UpstreamBroken
 from gateway.upstream.embedded import SHIPPED, EmbeddedEngine
 from gateway.upstream.engine import Job, Piece, Sampling
@@ -176,45 +175,6 @@ async def test_closing_fails_what_is_left():
     assert not engine.ready()
     with pytest.raises(Draining):
         await answer(engine, job())
-
-
-@pytest.fixture
-def choosing(tmp_path: Path):
-    """Engines of the shipped weights with other thresholds of the control token that a model chooses itself."""
-
-    def make(**auto: float) -> EmbeddedEngine:
-        folder = tmp_path / ("-".join(map(str, auto.values())) or "none")
-        shutil.copytree(SHIPPED, folder)
-        config = json.loads((folder / "config.json").read_text())
-        config.pop("auto", None)
-        (folder / "config.json").write_text(json.dumps({**config, **({"auto": auto} if auto else {})}))
-        seal(folder)
-        return EmbeddedEngine(folder, threads=1, max_batch=8)
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("auto", "control"),
-    [
-        ({"refuse": 0.0, "advise": 0.0}, "refuse"),
-        ({"refuse": 1.1, "advise": 0.0}, "advise"),
-        ({"refuse": 1.1, "advise": 1.1}, "comply"),
-        ({}, "comply"),
-    ],
-)
-async def test_a_manner_left_to_the_model_is_its_own_token(choosing, auto, control):
-    engine = choosing(**auto)
-    await engine.start()
-    try:
-        told, first = await answer(engine, job(control=control))
-        chosen, second = await answer(engine, job(control="auto"))
-        assert told == chosen != ""
-        assert (first.prompt_tokens, first.completion_tokens) == (second.prompt_tokens, second.completion_tokens)
-        told, _ = await answer(engine, job(control=control, max_tokens=1))
-        assert (await answer(engine, job(control="auto", max_tokens=1)))[0] == told
-    finally:
-        await engine.close()
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "config.json"])

@@ -139,7 +139,7 @@ async def test_cancelling_a_completion_stops_the_engine():
 
 
 @pytest.mark.parametrize(
-    ("route", "control"), [("allow", "auto"), ("review", "auto"), ("advise", "advise"), ("refuse", "refuse")]
+    ("route", "control"), [("allow", "comply"), ("review", "comply"), ("advise", "advise"), ("refuse", "refuse")]
 )
 async def test_the_route_sets_the_control(route: str, control: str):
     engine = Scripted()
