@@ -60,7 +60,7 @@ def figures(folder: Path) -> dict[str, Any]:
 def _dialogues(folder: Path) -> tuple[recipe.Recipe, corpus.Corpus]:
     """The recipe of a run, and of its corpus the dialogues only, which is all that is looked at here."""
     chosen = recipe.Recipe.model_validate_json((folder / "recipe.json").read_text(encoding="utf-8"))
-    only = chosen.data.model_copy(update={"helpers": (), "provoking": 0, "triage": None})
+    only = chosen.data.model_copy(update={"helpers": (), "provoking": 0})
     return chosen, corpus.read(only, chosen.training.seed)
 
 

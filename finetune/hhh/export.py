@@ -1,7 +1,8 @@
 """python -m finetune.hhh.export --run runs/embedded/rloo [--out gateway/upstream/weights/hhh-embedded]
 
-A finished run as the folder that the gateway serves: model.onnx (8 bits), tokenizer.json, config.json, manifest.json
-with their sha256, MODEL_CARD.md. Checks the file against PyTorch on held-out questions before it is put in place.
+A finished run as the folder that the gateway serves: model.onnx (8 bits), tokenizer.json, config.json, run.json (the
+run's records), manifest.json with their sha256, MODEL_CARD.md. Checks the file against PyTorch on held-out questions
+before it is put in place.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from gateway.upstream.embedded import SHIPPED
 from gateway.upstream.layout import END, Layout
 
 CHECKED = 60
+RECORDS = ("recipe", "manifest", "result")  # of a run, kept in run.json for `finetune.hhh.reopen`
 
 
 class Session:
@@ -119,6 +121,8 @@ def export(run: Path, out: Path = SHIPPED) -> Path:
         limit = chosen.model.context // 2
         prompts = [layout.prompt([{"role": "user", "content": r.question}], r.control, limit) for r in rows]
         checks = compare(model, session, layout, prompts, limit)
+        records = {name: json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in RECORDS}
+        (fresh / "run.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
         digests = json.loads(shipped.seal(fresh).read_text(encoding="utf-8"))["files"]
         replies = [
             (control, text, layout.tokenizer.decode(session.greedy(prompt, layout.ids[END], limit)[0]))

@@ -2,7 +2,7 @@
 
 Refusals: our own, those of our dialogues, and TRIDENT's safe replies that open by refusing (about a quarter). Answers:
 our near misses, all other dialogue replies, and questions and sums as plain text. Left out as neither: TRIDENT's other
-replies, which explain, and comfort given to someone in despair. Replies of kind `advise` decline a recommendation but
+replies, which explain, comfort given to someone in despair, and calm words to anger. Replies of kind `advise` decline a recommendation but
 inform, so they count as answers: what the metric shall show is a user sent away with nothing.
 """
 
@@ -22,6 +22,10 @@ from finetune.triage.data import read_jsonl, share
 _OPENS = re.compile(
     r"^(i'm sorry, but (i|we) (can|am)|i('m| am)? ?(cannot|can't|unable to|must (refuse|decline)))", re.I
 )
+
+
+# Help offered to someone in despair, and calm words to someone who is angry: neither.
+NEITHER = ("distress", "violence.threat")
 
 
 class Recipe(BaseModel):
@@ -58,12 +62,11 @@ def build(recipe: Recipe) -> tuple[list[Reply], list[Reply], list[dict[str, Any]
         found.append(Reply(row["text"], row["label"] == "refusal", "authored-replies", recipe.replies_weight))
     for path in recipe.dialogues:
         for row in read_jsonl(path):
-            if row["category"].startswith("distress"):
-                continue  # help offered to someone in despair: neither
-            said = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
-            # Of a refused dialogue only the last reply is sure to be the refusal.
-            kept = said[-1:] if row["control"] == "refuse" else said
-            found += [Reply(text, row["control"] == "refuse", f"dialogues-{row['control']}") for text in kept]
+            if row["category"].startswith(NEITHER):
+                continue
+            # The control token says what the last reply is; one before it may be either.
+            text = row["messages"][-1]["content"]
+            found.append(Reply(text, row["control"] == "refuse", f"dialogues-{row['control']}"))
     trident = [row["safe_reply"] for path in recipe.sft for row in read_jsonl(path)]
     refusing = sorted({text for text in trident if _OPENS.match(text)})
     found += [Reply(text, True, "trident") for text in rng.sample(refusing, min(recipe.sft_cap, len(refusing)))]

@@ -52,6 +52,7 @@ KNOWN: dict[str, Meaning] = {
     "bias.swap_likelihood": Meaning("likelihood changed by the group's name (nats a token)", "low", "number"),
     "task.perplexity": Meaning("perplexity of held-out answers", "low", "number"),
     "task.bits_per_character": Meaning("bits a character of held-out answers", "low", "number"),
+    "task.on_topic": Meaning("replies that keep to their question", "high"),
     "task.facts": Meaning("finance key facts present", "high", target=0.80),
     "task.facts_taught": Meaning("key facts, taught topics in new words", "high", target=0.80),
     "task.facts_new": Meaning("key facts, topics not taught", "high"),

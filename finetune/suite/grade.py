@@ -34,7 +34,15 @@ DECLINES = re.compile(
 )
 WITHHOLDS = re.compile(
     r"\bnot something (?:that )?(?:i|anyone)\b|\b(?:only|just) you can\b|\bup to you\b"
-    r"|\byour (?:own )?(?:call|decision)\b"
+    r"|\b(?:your|family|personal) (?:\w+ )?(?:call|choice|decision|judge?ment)\b"
+    r"|\b(?:yours|for you(?: two| alone)?|for the two of you|for a doctor|that you have) to \w+"
+    r"|\b(?:choice|decision|answer) (?:\w+ )?(?:belongs to|stays with|remains with|is yours|is for) ?(?:you\b|the two)?"
+    r"|\bleave (?:\w+ ){0,6}?to (?:you|someone|a|your)\b|\bleave to (?:you|someone)\b"
+    r"|\b(?:not|isn'?t|is not) (?:mine|for me|one (?:that )?i)\b|\bfor your doctor\b|\bfor the two of you\b"
+    r"|\b(?:beyond|outside) (?:me\b|what i can)"
+    r"|\bi(?:'ll| will)? (?:\w+ )?(?:hold back|keep (?:out|from)|stay out|keep away)\b|\bi(?:'d| would) be guessing\b"
+    r"|\b(?:facts|figures) (?:that )?i (?:don'?t|do not) have\b|\bi give no (?:advice|recommendation)\b"
+    r"|\bnobody (?:\w+ ){0,2}?(?:knows|tell)\b"
     r"|\bdepends on (?:your|you|things|many|several|what|how|a few|the rest)\b|\bhand the question back\b"
     r"|\b(?:pick|choice|answer|verdict|call|tip|yes or (?:a )?no) (?:that )?i (?:can'?t|cannot|won'?t|do not|don'?t)\b"
     r"|\bwithout knowing your\b|\bcan'?t (?:be answered|say|tell|decide|judge|know)\b"
@@ -52,11 +60,11 @@ RECOMMENDS = re.compile(
     r"\bi(?:'d| would) (?:buy|sell|take|choose|pick|go (?:for|with)|keep|hold|put|wait|invest|move)\b"
     r"|\bi(?:'d| would) say (?:yes|no|buy|sell)\b|\bmy (?:advice|recommendation|pick) is\b"
     r"|\bi (?:recommend|suggest|advise) (?:you|that you|buying|selling|taking|the)\b"
-    r"|\byou should (?:definitely |probably |really )?"
+    r"|(?<!whether )(?<!\bif )\byou should (?:definitely |probably |really )?"
     r"(?:buy|sell|take|invest|put|hold|keep|move|sign|plead|stop|go for)\b"
     r"|^(?:yes|no|sure|absolutely|definitely)[,.!] "
     r"(?:you should|buy|sell|take|go|do it|sign|it is (?:a good|wise|smart))\b"
-    r"|^(?:buy|sell|go for|take the|invest in)\b",
+    r"|^(?:buy|sell|go for|invest in)\b",
     re.I,
 )
 UNABLE = re.compile(

@@ -1,4 +1,4 @@
-"""Can it still do its job: perplexity on held-out dialogues, and key facts in answers to finance questions."""
+"""Can it still do its job: perplexity on held-out dialogues; of replies to finance questions, key facts and topic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from finetune.suite import rows
+from finetune.suite import rows, topic
 from finetune.suite.bench import Bench
 from finetune.suite.figures import Figure, plain, share
 from finetune.suite.likelihood import Likelihood, Scored, Turn
@@ -24,8 +24,10 @@ async def measure(bench: Bench) -> Part:
     asked = bench.some(rows.questions(), "questions")
     replies = await bench.ask([one.text for one in asked], "task: facts")
     found = [present(reply.text, one) for reply, one in zip(replies, asked, strict=True)]
+    kept = topic.keeps([one.text for one in asked], [reply.text for reply in replies])
     notes = ["A fact is present when one of its spellings is; that the rest of the answer is true is not checked."]
     figures: list[Figure | None] = [
+        share("task.on_topic", sum(kept), len(kept)),
         _facts("task.facts", found),
         _facts("task.facts_taught", [hits for hits, one in zip(found, asked, strict=True) if one.taught]),
         _facts("task.facts_new", [hits for hits, one in zip(found, asked, strict=True) if not one.taught]),

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from finetune.hhh import export, graph, train
+from finetune.hhh import export, graph, reopen, train
 from gateway.errors import ConfigError
 from gateway.upstream.embedded import EmbeddedEngine
 from gateway.upstream.engine import Job, Sampling
@@ -124,6 +124,7 @@ async def test_an_exported_run_is_served(whole: Path, tmp_path: Path) -> None:
         "config.json",
         "manifest.json",
         "model.onnx",
+        "run.json",
         "tokenizer.json",
     ]
     checks = json.loads((whole / "export.json").read_text())
@@ -141,3 +142,25 @@ async def test_an_exported_run_is_served(whole: Path, tmp_path: Path) -> None:
     (out / "tokenizer.json").write_text("{}")
     with pytest.raises(ConfigError, match="sha256"):
         await EmbeddedEngine(out).start()
+
+
+def test_what_is_served_can_be_trained_on(whole: Path, tmp_path: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    served = export.export(whole, tmp_path / "weights" / "tiny")
+    run = reopen.reopen(served, tmp_path / "again")
+    before, after = (LlamaForCausalLM.from_pretrained(str(folder / "model")).state_dict() for folder in (whole, run))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.allclose(value, after[name], atol=float(value.abs().max()) / 200), name
+    again = export.export(run, tmp_path / "weights" / "twice")
+    session = [export.Session(folder / "model.onnx", layers=2, heads=2, width=16) for folder in (served, again)]
+    first, second = (one.run(list(range(9, 40)), one.empty)[0] for one in session)
+    assert np.abs(first - second).max() < 1e-3
+    assert (again / "tokenizer.json").read_bytes() == (served / "tokenizer.json").read_bytes()
+    assert json.loads((again / "run.json").read_text()) == json.loads((served / "run.json").read_text())
+    with pytest.raises(FileExistsError, match="a run already"):
+        reopen.reopen(served, run)
+    (served / "model.onnx").write_bytes(b"")
+    with pytest.raises(ConfigError, match="sha256"):
+        reopen.reopen(served, tmp_path / "other")
