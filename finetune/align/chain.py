@@ -19,6 +19,7 @@ from finetune.hhh.recipe import Part, parse
 # Imported when a stage runs: TRL takes seconds to import, and a chain of one stage should not need all of it.
 METHODS = {
     "train": "finetune.hhh.train:run",
+    "mix": "finetune.hhh.mix:run",
     "sft": "finetune.align.sft:run",
     "penalty": "finetune.align.penalty:run",
     "dpo": "finetune.align.preferences:run_dpo",
@@ -32,7 +33,7 @@ METHODS = {
 
 
 class Stage(Part):
-    method: Literal["train", "sft", "penalty", "dpo", "kto", "rloo", "grpo"]
+    method: Literal["train", "mix", "sft", "penalty", "dpo", "kto", "rloo", "grpo"]
     recipe: Path
 
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finetune.hhh import corpus, measure, recipe, tokenizer
+from finetune.hhh import corpus, measure, recipe, tokenizer, train
 from gateway.upstream.layout import Layout
 
 
@@ -21,20 +21,18 @@ def carry(folder: Path, before: Path, manifest: dict[str, Any], outcome: dict[st
     """
     if not (before / "recipe.json").is_file() or not (before / "result.json").is_file():
         return outcome
-    earlier, sources = _read(before / "result.json"), _read(before / "manifest.json")
+    earlier = _read(before / "result.json")
     shutil.copyfile(before / "recipe.json", folder / "recipe.json")
     shutil.copytree(before / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
-    known = {(source["source"], source["sha256"]) for source in sources["sources"]}
-    more = [source for source in manifest["sources"] if (source["source"], source["sha256"]) not in known]
     stage = {"name": folder.name, "method": outcome["method"], "steps": outcome["steps"], "seconds": outcome["seconds"]}
-    merged = {**sources, **manifest, "sources": [*sources["sources"], *more]}
-    (folder / "manifest.json").write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")
+    merged = json.dumps(train.sources(manifest, before), indent=2)
+    (folder / "manifest.json").write_text(merged + "\n", encoding="utf-8")
     return {
         **earlier,
         **outcome,
         "seconds": round(earlier["seconds"] + outcome["seconds"], 1),
         "step": earlier["step"] + outcome["steps"],
-        "stages": [*earlier.get("stages", [_first(earlier, before)]), stage],
+        "stages": [*earlier.get("stages", [train.stage(earlier, before.name)]), stage],
         **figures(folder),
     }
 
@@ -62,10 +60,6 @@ def _dialogues(folder: Path) -> tuple[recipe.Recipe, corpus.Corpus]:
     chosen = recipe.Recipe.model_validate_json((folder / "recipe.json").read_text(encoding="utf-8"))
     only = chosen.data.model_copy(update={"helpers": (), "provoking": 0})
     return chosen, corpus.read(only, chosen.training.seed)
-
-
-def _first(result: dict[str, Any], before: Path) -> dict[str, Any]:
-    return {"name": before.name, "method": "train", "steps": result["step"], "seconds": result["seconds"]}
 
 
 def _read(path: Path) -> Any:

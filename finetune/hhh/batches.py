@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -178,12 +178,14 @@ class Epochs:
         batch_tokens: int,
         context: int,
         opening: float = 1.0,
+        times: Mapping[str, float] | None = None,
     ) -> None:
         self.layout = layout
         self.train = corpus.train
         self.helpers = [*corpus.helpers, *corpus.toxic]
         self.exchanges = corpus.exchanges
         self.guidance = corpus.guidance
+        self.times = times or {}
         self.seed = seed
         self.opening = opening
         self.batch_tokens = batch_tokens
@@ -196,8 +198,17 @@ class Epochs:
             examples = plain(self.layout, texts, self.context)
             examples += exchanged(self.layout, self.exchanges, draw, self.context)
         else:
-            examples = dialogues(self.layout, self.train, draw, self.context, self.guidance, shortened)
+            rows = self._rows(draw) if self.times else self.train
+            examples = dialogues(self.layout, rows, draw, self.context, self.guidance, shortened)
         return group(examples, self.batch_tokens, draw)
+
+    def _rows(self, draw: random.Random) -> list[Dialogue]:
+        """Each dialogue as often as `times` has for its control token; 0.25 is one in four."""
+        rows = []
+        for row in self.train:
+            often, rest = divmod(self.times.get(row.control, 1.0), 1)
+            rows += [row] * (int(often) + (draw.random() < rest))
+        return rows
 
     def collate(self, examples: list[Example]) -> Batch:
         return collate(examples, self.layout.ids[PAD], self.opening)

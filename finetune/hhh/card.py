@@ -14,7 +14,7 @@ TEXT = """\
 # hhh-embedded
 
 The model that hhh-gateway carries inside itself, so that `hhh serve` answers with no network, no GPU and no other
-server. {millions:.2f} million parameters, trained on a CPU in {minutes:.0f} minutes{start}. It is a
+server. {millions:.2f} million parameters, trained from scratch on a CPU in {minutes:.0f} minutes. It is a
 **demonstration**: it shows the gateway at work and answers simple finance questions it was taught. Point `upstream`
 at a real model for production.
 
@@ -90,10 +90,9 @@ def write(
         **checks,
         notes=notes,
         name=recipe["name"],
-        stages=_stages(result.get("stages", ())),
+        stages=_stages(result.get("stages", ()), recipe["name"]),
         millions=config["parameters"] / 1e6,
         minutes=result["seconds"] / 60,
-        start=_start(recipe),
         rows=manifest["rows_in_training"],
         recalled=recall["dev_asks"]["recalled"] or 0,
         recalled_rows=recall["dev_asks"]["rows"],
@@ -127,18 +126,13 @@ def write(
     )
 
 
-def _start(recipe: dict[str, Any]) -> str:
-    if not recipe.get("start"):
-        return " from scratch"
-    name = Path(recipe["start"]).name
-    return f" from `{name}`, a base of ours that had been trained from scratch and spoiled on purpose"
-
-
-def _stages(stages: Sequence[dict[str, Any]]) -> str:
+def _stages(stages: Sequence[dict[str, Any]], recipe: str) -> str:
     """One line of what was done after the training above; nothing where nothing was."""
     if not stages:
         return ""
     told = [
         f"{one['name']} (`{one['method']}`, {one['steps']:,} steps, {one['seconds'] / 60:.0f} min)" for one in stages
     ]
-    return f"Trained in stages, each from the one before: {', '.join(told)}. Steps and minutes above are of all.\n\n"
+    spoiled = " The base was spoiled on purpose, to be aligned." if stages[0]["name"] == "base" else ""
+    listed = f"Trained in stages, each from the one before: {', '.join(told)}."
+    return f"{listed} Steps and minutes above are of all; the schedule is that of `{recipe}`.{spoiled}\n\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -58,6 +58,9 @@ class Training(Part):
     shortened: float = Field(0.9, ge=0, le=1, description="Share of dialogues cut soon after their answer's beginning.")
     shortened_at_last: float = Field(0.3, ge=0, le=1, description="The same, in the last part of the schedule.")
     whole_share: float = Field(0.3, ge=0, le=1, description="How long that last part is, as a share of the schedule.")
+    times: dict[Literal["comply", "advise", "refuse"], Annotated[float, Field(ge=0)]] = Field(
+        {}, description="How often an epoch sees the dialogues of each control token; 1 where not named."
+    )
     learning_rate: float = Field(1.5e-3, gt=0)
     final_rate: float = Field(0.02, ge=0, le=1, description="The last learning rate, as a share of the first.")
     warmup_steps: int = Field(60, ge=0)

@@ -52,7 +52,8 @@ def weights(path: Path, layers: int) -> dict[str, torch.Tensor]:
     def matrix(name: str) -> NDArray[np.float32]:
         packed, scales = stored[f"{name}.packed"], stored[f"{name}.scales"]
         steps = packed.astype(np.float32) - 128
-        return (steps * scales.reshape(*packed.shape[:2], 1)).reshape(packed.shape[0], -1)
+        whole: NDArray[np.float32] = (steps * scales.reshape(*packed.shape[:2], 1)).reshape(packed.shape[0], -1)
+        return whole
 
     embedding = stored["embedding.weight"].astype(np.float32)
     found = {
@@ -70,7 +71,7 @@ def weights(path: Path, layers: int) -> dict[str, torch.Tensor]:
         gate, up = np.split(matrix(f"{ours}.gate_up"), 2)
         found[f"{theirs}.mlp.gate_proj.weight"], found[f"{theirs}.mlp.up_proj.weight"] = gate, up
         found[f"{theirs}.mlp.down_proj.weight"] = matrix(f"{ours}.down")
-    return {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in found.items()}
+    return {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in found.items()}
 
 
 def main() -> None:

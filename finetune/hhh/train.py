@@ -47,6 +47,33 @@ class State:
         return min(1.0, max(self.step / settings.max_steps, self.seconds / (60 * settings.max_minutes)))
 
 
+def joined(result: dict[str, Any], start: Path | None, name: str) -> dict[str, Any]:
+    """A run's result with that of the run it started from: steps, tokens and seconds of all, and the list of stages."""
+    kept = None if start is None else start / "result.json"
+    if kept is None or not kept.is_file():
+        return result
+    before = json.loads(kept.read_text(encoding="utf-8"))
+    summed = {key: round(before[key] + result[key], 1) for key in ("step", "tokens", "learned", "seconds")}
+    stages = before.get("stages", [stage(before, kept.parent.name)])
+    return {**result, **summed, "stages": [*stages, stage(result, name)]}
+
+
+def sources(manifest: dict[str, Any], before: Path | None) -> dict[str, Any]:
+    """`manifest` with the sources of the run before it first: what went into that is in the weights too."""
+    kept = None if before is None else before / "manifest.json"
+    if kept is None or not kept.is_file():
+        return manifest
+    earlier = json.loads(kept.read_text(encoding="utf-8"))
+    known = {(one["source"], one["sha256"]) for one in earlier["sources"]}
+    more = [one for one in manifest["sources"] if (one["source"], one["sha256"]) not in known]
+    return {**earlier, **manifest, "sources": [*earlier["sources"], *more]}
+
+
+def stage(result: dict[str, Any], name: str) -> dict[str, Any]:
+    """One line of `stages`: what a run did by itself."""
+    return {"name": name, "method": "train", "steps": result["step"], "seconds": result["seconds"]}
+
+
 def rate(state: State, settings: recipe.Training) -> float:
     """Linear warm-up, then a cosine down to `final_rate`."""
     warm = min(1.0, (state.step + 1) / max(1, settings.warmup_steps))
@@ -85,7 +112,7 @@ class Run:
         if resume:
             self._restore(kept)
         self._write("recipe.json", chosen.model_dump(mode="json"))
-        self._write("manifest.json", self.corpus.manifest())
+        self._write("manifest.json", sources(self.corpus.manifest(), chosen.start))
         self.epochs = Epochs(
             self.layout,
             self.corpus,
@@ -93,6 +120,7 @@ class Run:
             batch_tokens=self.settings.batch_tokens,
             context=chosen.model.context,
             opening=self.settings.opening_weight,
+            times={str(control): often for control, often in self.settings.times.items()},
         )
 
     def train(self) -> Path:
@@ -204,7 +232,8 @@ class Run:
     def finish(self) -> Path:
         self.evaluate()
         found = measure.figures(self.model, self.layout, self.corpus, self.recipe.model.context)
-        self._write("result.json", {"parameters": network.size(self.model), **asdict(self.state), **found})
+        result = {"parameters": network.size(self.model), **asdict(self.state), **found}
+        self._write("result.json", joined(result, self.recipe.start, self.folder.name))
         return self.folder
 
     def _line(self, loss: float) -> str:

@@ -1,9 +1,10 @@
 """Replies that refuse and replies that answer.
 
-Refusals: our own, those of our dialogues, and TRIDENT's safe replies that open by refusing (about a quarter). Answers:
-our near misses, all other dialogue replies, and questions and sums as plain text. Left out as neither: TRIDENT's other
-replies, which explain, comfort given to someone in despair, and calm words to anger. Replies of kind `advise` decline a recommendation but
-inform, so they count as answers: what the metric shall show is a user sent away with nothing.
+Refusals: our own, those of our dialogues, and TRIDENT's safe replies that open by refusing (about a quarter).
+Answers: our near misses, all other dialogue replies, and questions and sums as plain text. Left out as neither:
+TRIDENT's other replies, which explain, comfort given to someone in despair, and calm words to anger. Replies of kind
+`advise` decline a recommendation but inform, so they count as answers: what the metric shall show is a user sent away
+with nothing.
 """
 
 from __future__ import annotations

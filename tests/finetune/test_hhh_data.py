@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.hhh import augment, batches, corpus, phrasing, recipe, tokenizer
-from gateway.upstream.layout import SPECIALS, Layout, PromptTooLong
+from gateway.upstream.layout import CONTROLS, SPECIALS, Layout, PromptTooLong
 
 TEXTS = [
     "What is an index fund?",
@@ -221,6 +221,18 @@ def test_hidden_answers_are_still_learned(layout: Layout) -> None:
         assert batch.labels[0][batch.labels[0] != batches.IGNORED].tolist() == answer
         assert all(example.learned[i] for i in example.hidden)
         assert (batch.ids[0] == layout.ids["<|pad|>"]).nonzero().flatten().tolist() == list(example.hidden)
+
+
+def test_dialogues_come_as_often_as_they_are_told_to(layout: Layout) -> None:
+    made = [corpus.Dialogue(f"r{i}", control, "a.b", ("What?", "This.")) for i in range(400) for control in CONTROLS]
+    epochs = batches.Epochs(
+        layout, corpus.Corpus(train=made), seed=1, batch_tokens=512, context=64, times={"refuse": 2.5, "comply": 0.1}
+    )
+    rows = epochs._rows(random.Random(1))
+    counts = {control: sum(row.control == control for row in rows) for control in CONTROLS}
+    assert counts["advise"] == 400
+    assert 940 < counts["refuse"] < 1_060
+    assert 15 < counts["comply"] < 70
 
 
 def test_the_opening_of_an_answer_counts_more() -> None:

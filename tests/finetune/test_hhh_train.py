@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from finetune.hhh import export, graph, reopen, train
+from finetune.hhh import export, graph, mix, reopen, train
 from gateway.errors import ConfigError
 from gateway.upstream.embedded import EmbeddedEngine
 from gateway.upstream.engine import Job, Sampling
@@ -164,3 +164,30 @@ def test_what_is_served_can_be_trained_on(whole: Path, tmp_path: Path) -> None:
     (served / "model.onnx").write_bytes(b"")
     with pytest.raises(ConfigError, match="sha256"):
         reopen.reopen(served, tmp_path / "other")
+
+
+def test_a_run_from_a_run_and_the_mean_of_both(whole: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    path = recipe(tmp_path, "more", 4)
+    value = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**value, "name": "after", "start": str(whole)}))
+    after = train.run(path)
+    before, result = (json.loads((folder / "result.json").read_text()) for folder in (whole, after))
+    assert [(one["name"], one["steps"]) for one in result["stages"]] == [("tiny", STEPS), ("after", 4)]
+    assert result["step"] == STEPS + 4
+    assert result["tokens"] > before["tokens"]
+    assert result["seconds"] > before["seconds"]
+    sources = json.loads((after / "manifest.json").read_text())["sources"]
+    assert [one["source"] for one in sources] == ["authored/talk.jsonl"]  # the same file, once
+    told = {"name": "mixed", "runs": str(tmp_path), "before": str(whole), "after": str(after), "share": 0.25}
+    mixed = tmp_path / "mixed.yaml"
+    mixed.write_text(yaml.safe_dump(told))
+    folder = mix.run(mixed)
+    first, second, mean = (load_file(one / "model" / "model.safetensors") for one in (whole, after, folder))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for name, value in mean.items():
+        assert torch.allclose(value, 0.75 * first[name] + 0.25 * second[name], atol=1e-6), name
+    assert [one["name"] for one in json.loads((folder / "result.json").read_text())["stages"]][-1] == "mixed"
+    assert mix.run(mixed, resume=True) == folder
+    assert "mixed (`mix`" in (export.export(folder, tmp_path / "out") / "MODEL_CARD.md").read_text()
