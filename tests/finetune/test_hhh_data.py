@@ -253,6 +253,6 @@ def test_a_wrong_recipe_names_the_key(tmp_path: Path, text: str, said: str) -> N
         recipe.read(path)
 
 
-@pytest.mark.parametrize("name", ["hhh-embedded", "embedded/base", "embedded/sft"])
+@pytest.mark.parametrize("name", ["embedded/base", "embedded/sft", "embedded/refusals"])
 def test_the_shipped_recipes_are_right(name: str) -> None:
     assert recipe.read(Path(f"finetune/recipes/{name}.yaml")).name == name

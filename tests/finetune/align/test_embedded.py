@@ -83,8 +83,6 @@ def test_the_shipped_recipes_are_right() -> None:
     kinds: dict[str, type[Any]] = {"penalty": recipe.Penalty, "dpo": recipe.Dpo, "kto": recipe.Kto, "rloo": recipe.Rl}
     for name, kind in (*kinds.items(), ("grpo", recipe.Rl)):
         assert parse(Path(f"finetune/recipes/embedded/{name}.yaml"), kind).name == f"embedded/{name}"
-    for name in ("penalty", "dpo", "rloo"):
-        assert parse(Path(f"finetune/recipes/shipped/{name}.yaml"), kinds[name]).name == f"embedded/v1-{name}"
     for path in Path("finetune/recipes/hub").glob("*.yaml"):
         assert parse(path, recipe.Sft).name == f"hub/{path.stem}"
 
