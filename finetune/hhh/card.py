@@ -42,9 +42,7 @@ tokens in a user's text are text.
 | | |
 |---|---|
 | steps, tokens seen | {steps:,}, {tokens:,} (of them {learned:,} with a loss) |
-| schedule | {plain}dialogues with the loss on the assistant's tokens only; {cut:.0%} of them ({cut_at_last:.0%} in \
-the last {last:.0%}) are cut soon after the answer's beginning, and in half of those some of it is hidden, so that the \
-question has to be read |
+| schedule | {plain}dialogues with the loss on the assistant's tokens only{cut} |
 | optimizer | AdamW, peak rate {rate}, cosine, bf16 autocast, batches of {batch:,} tokens |
 | loss on held-out phrasings of known answers | {dev_asks:.3f} nats a token, given the answer's beginning: low \
 even where the model by itself would have begun another answer |
@@ -109,9 +107,7 @@ def write(
         tokens=result["tokens"],
         learned=result["learned"],
         plain=f"{training['pretrain_share']:.0%} plain text, then " if training["pretrain_share"] else "",
-        cut=training["shortened"],
-        cut_at_last=training["shortened_at_last"],
-        last=training["whole_share"],
+        cut=_cut(training),
         rate=training["learning_rate"],
         batch=training["batch_tokens"],
         dev_asks=result["dev_loss"]["dev_asks"],
@@ -123,6 +119,17 @@ def write(
         dev_rows_count=manifest["dialogues"]["dev_rows"],
         dev_asks_count=manifest["dialogues"]["dev_asks"],
         replies="\n".join(f"- `{control}` **{question}** {reply}" for control, question, reply in replies),
+    )
+
+
+def _cut(training: dict[str, Any]) -> str:
+    """How many answers were cut short, where any were."""
+    first, last, share = (training[name] for name in ("shortened", "shortened_at_last", "whole_share"))
+    if not first and not last:
+        return ""
+    return (
+        f"; {first:.0%} of them ({last:.0%} in the last {share:.0%}) are cut soon after the answer's beginning, and in "
+        "half of those some of it is hidden, so that the question has to be read"
     )
 
 
