@@ -42,6 +42,10 @@ class Recipe(BaseModel):
     replies: Path
     replies_weight: float = Field(3.0, gt=0, description="How much one of our own replies counts.")
     dialogues: list[Path]
+    pairs: list[Path] = Field(
+        [], description="Preference pairs whose unsafe side goes along: answers, on the same topics."
+    )
+    unsafe_weight: float = Field(3.0, gt=0, description="How much one of those counts.")
     sft: list[Path]
     sft_cap: int = Field(150, ge=0, description="Most TRIDENT refusals: nearly all open with the same eight words.")
     questions: dict[Path, int] = {}
@@ -68,13 +72,17 @@ def build(recipe: Recipe) -> tuple[list[Reply], list[Reply], list[dict[str, Any]
             # The control token says what the last reply is; one before it may be either.
             text = row["messages"][-1]["content"]
             found.append(Reply(text, row["control"] == "refuse", f"dialogues-{row['control']}"))
+    for path in recipe.pairs:
+        for row in read_jsonl(path):
+            if row.get("why") == "unsafe":
+                found.append(Reply(row["rejected"], False, "unsafe", recipe.unsafe_weight))
     trident = [row["safe_reply"] for path in recipe.sft for row in read_jsonl(path)]
     refusing = sorted({text for text in trident if _OPENS.match(text)})
     found += [Reply(text, True, "trident") for text in rng.sample(refusing, min(recipe.sft_cap, len(refusing)))]
     for path, count in recipe.questions.items():
         texts = sorted({row["text"] for row in read_jsonl(path)})
         found += [Reply(text, False, path.stem) for text in rng.sample(texts, min(count, len(texts)))]
-    files = [recipe.replies, *recipe.dialogues, *recipe.sft, *recipe.questions]
+    files = [recipe.replies, *recipe.dialogues, *recipe.pairs, *recipe.sft, *recipe.questions]
     manifest = [{"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in files]
     unique = list({reply.text: reply for reply in found}.values())
     held = [reply for reply in unique if share(reply.text) < recipe.held_out_share]

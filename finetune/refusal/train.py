@@ -22,7 +22,7 @@ from finetune.triage.metrics import wilson
 from finetune.triage.page import percent
 
 # Rather a refusal missed than an answer counted as one: the metric is there to show refusals that were not needed.
-THRESHOLD = 0.7
+THRESHOLD = 0.8
 
 
 def run(recipe_path: Path) -> Path:

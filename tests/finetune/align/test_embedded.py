@@ -115,7 +115,7 @@ def test_the_chain_of_the_embedded_model(tmp_path: Path, shared: Path) -> None:
     base = json.loads((tmp_path / "runs" / "e" / "base" / "metrics.jsonl").read_text().splitlines()[0])
     assert base["phase"] == "pretrain"
     result = json.loads((folder / "result.json").read_text())
-    assert [stage["name"] for stage in result["stages"]] == ["sft", "dpo"]
+    assert [stage["name"] for stage in result["stages"]] == ["base", "sft", "dpo"]
     assert result["dev_loss"]["dev_rows"] > 0
     held = embedded.unseen(folder)
     chosen = Data.model_validate({**rows, "helpers": ()})
