@@ -32,7 +32,7 @@ def carry(folder: Path, before: Path, manifest: dict[str, Any], outcome: dict[st
         **outcome,
         "seconds": round(earlier["seconds"] + outcome["seconds"], 1),
         "step": earlier["step"] + outcome["steps"],
-        "stages": [*earlier.get("stages", [train.stage(earlier, before.name)]), stage],
+        "stages": [*train.stages(earlier, before.name), stage],
         **figures(folder),
     }
 

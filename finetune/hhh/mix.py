@@ -14,6 +14,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 
 from finetune.hhh.recipe import NAME, Part, parse
+from finetune.hhh.train import stages
 
 COPIED = ("model", "tokenizer", "recipe.json", "manifest.json", "result.json")
 
@@ -42,17 +43,17 @@ def run(path: Path, resume: bool = False) -> Path:
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, folder / name)
     mean = {name: ((1 - recipe.share) * first[name] + recipe.share * second[name]).contiguous() for name in first}
     save_file(mean, folder / "model" / "model.safetensors", metadata={"format": "pt"})
-    _measure(folder)
+    _measure(folder, recipe.after.name)
     return folder
 
 
-def _measure(folder: Path) -> None:
+def _measure(folder: Path, after: str) -> None:
     """The result's figures anew, and one more stage."""
     from finetune.align import embedded
 
     path = folder / "result.json"
     result = json.loads(path.read_text(encoding="utf-8"))
-    stages = [*result.get("stages", ()), {"name": folder.name, "method": "mix", "steps": 0, "seconds": 0.0}]
+    told = [*stages(result, after), {"name": folder.name, "method": "mix", "steps": 0, "seconds": 0.0}]
     path.write_text(
-        json.dumps({**result, "stages": stages, **embedded.figures(folder)}, indent=2) + "\n", encoding="utf-8"
+        json.dumps({**result, "stages": told, **embedded.figures(folder)}, indent=2) + "\n", encoding="utf-8"
     )

@@ -54,8 +54,7 @@ def joined(result: dict[str, Any], start: Path | None, name: str) -> dict[str, A
         return result
     before = json.loads(kept.read_text(encoding="utf-8"))
     summed = {key: round(before[key] + result[key], 1) for key in ("step", "tokens", "learned", "seconds")}
-    stages = before.get("stages", [stage(before, kept.parent.name)])
-    return {**result, **summed, "stages": [*stages, stage(result, name)]}
+    return {**result, **summed, "stages": [*stages(before, kept.parent.name), *stages(result, name)]}
 
 
 def sources(manifest: dict[str, Any], before: Path | None) -> dict[str, Any]:
@@ -69,9 +68,10 @@ def sources(manifest: dict[str, Any], before: Path | None) -> dict[str, Any]:
     return {**earlier, **manifest, "sources": [*earlier["sources"], *more]}
 
 
-def stage(result: dict[str, Any], name: str) -> dict[str, Any]:
-    """One line of `stages`: what a run did by itself."""
-    return {"name": name, "method": "train", "steps": result["step"], "seconds": result["seconds"]}
+def stages(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The stages behind a result: as it lists them, or the one run that it is of."""
+    own = {"name": name, "method": "train", "steps": result["step"], "seconds": result["seconds"]}
+    return list(result.get("stages", [own]))
 
 
 def rate(state: State, settings: recipe.Training) -> float:

